@@ -1,0 +1,140 @@
+//! The cell of one thread for one series: written by its owner without a locked instruction, read by anyone.
+//!
+//! All fields are relaxed atomics that only the owner writes (load, add, store). What a reader sees is each field at
+//! some moment; at rest it is exact. Justified by the `on_counter*` cases of the benchmark.
+
+use std::sync::{
+    Mutex,
+    atomic::{
+        AtomicBool, AtomicI64, AtomicU64,
+        Ordering::Relaxed,
+    },
+};
+
+use crate::{
+    event::{Histogram, MetricType, Number},
+    sync::lock,
+};
+
+/// What one thread recorded into one series.
+pub(crate) struct Cell {
+    calls: AtomicU64,
+    integers: AtomicI64,
+    /// Bits of the sum of everything that is no integer.
+    floats: AtomicU64,
+    is_float: AtomicBool,
+    was_negative: AtomicBool,
+    /// What no longer fitted into `integers`.
+    carried: Mutex<i128>,
+    last: AtomicU64,
+    last_tick: AtomicU64,
+    values: Mutex<Histogram>,
+}
+
+/// Cells summed up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CellSum {
+    pub(crate) calls: u64,
+    pub(crate) integers: i128,
+    pub(crate) floats: f64,
+    pub(crate) is_float: bool,
+    pub(crate) was_negative: bool,
+    pub(crate) last: Option<(u64, f64)>,
+    pub(crate) values: Histogram,
+}
+
+impl Cell {
+    pub(crate) fn new() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            integers: AtomicI64::new(0),
+            floats: AtomicU64::new(0),
+            is_float: AtomicBool::new(false),
+            was_negative: AtomicBool::new(false),
+            carried: Mutex::new(0),
+            last: AtomicU64::new(0),
+            last_tick: AtomicU64::new(0),
+            values: Mutex::new(Histogram::default()),
+        }
+    }
+
+    /// Adds an increment that is not negative. Owner only.
+    #[inline(always)]
+    pub(crate) fn add_unsigned(&self, increment: u64) {
+        self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
+        match self.integers.load(Relaxed).checked_add_unsigned(increment) {
+            Some(sum) => self.integers.store(sum, Relaxed),
+            None => self.carry(i128::from(increment)),
+        }
+    }
+
+    /// Adds any integer. Owner only.
+    #[inline]
+    pub(crate) fn add_signed(&self, increment: i64) {
+        if increment >= 0 {
+            return self.add_unsigned(increment.unsigned_abs());
+        }
+        self.was_negative.store(true, Relaxed);
+        self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
+        self.carry(i128::from(increment));
+    }
+
+    /// Adds a number that may be no integer; NaN and infinities are counted apart. Owner only.
+    pub(crate) fn add_float(&self, increment: f64) {
+        self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
+        if !increment.is_finite() {
+            lock(&self.values).record(increment);
+            return;
+        }
+        self.is_float.store(true, Relaxed);
+        if increment < 0.0 {
+            self.was_negative.store(true, Relaxed);
+        }
+        self.floats.store((f64::from_bits(self.floats.load(Relaxed)) + increment).to_bits(), Relaxed);
+    }
+
+    /// Records a value of a gauge or histogram. Owner only.
+    pub(crate) fn record(&self, metric_type: MetricType, value: f64, tick: u64) {
+        self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
+        if metric_type == MetricType::Gauge && value.is_finite() {
+            self.last.store(value.to_bits(), Relaxed);
+            self.last_tick.store(tick, Relaxed);
+        }
+        lock(&self.values).record(value);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn carry(&self, increment: i128) {
+        *lock(&self.carried) += increment;
+    }
+
+    /// Adds what the cell holds to `sum`.
+    pub(crate) fn add_to(&self, sum: &mut CellSum) {
+        let calls = self.calls.load(Relaxed);
+        sum.calls += calls;
+        sum.integers += i128::from(self.integers.load(Relaxed)) + *lock(&self.carried);
+        sum.floats += f64::from_bits(self.floats.load(Relaxed));
+        sum.is_float |= self.is_float.load(Relaxed);
+        sum.was_negative |= self.was_negative.load(Relaxed);
+        let values = lock(&self.values);
+        sum.values.merge(&values);
+        if values.count() > 0 {
+            let newest = (self.last_tick.load(Relaxed), f64::from_bits(self.last.load(Relaxed)));
+            if sum.last.is_none_or(|(tick, _)| tick <= newest.0) {
+                sum.last = Some(newest);
+            }
+        }
+    }
+}
+
+impl CellSum {
+    /// Integers while all were, else everything as a float.
+    pub(crate) fn sum(&self, metric_type: MetricType) -> Number {
+        match (metric_type, self.is_float) {
+            (MetricType::Counter, false) => Number::Integer(self.integers),
+            (MetricType::Counter, true) => Number::Float(self.integers as f64 + self.floats),
+            _ => Number::Float(self.values.sum()),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Static callsites: what the macros know at compile time, and whether anyone wants it.
+//!
+//! A callsite starts out [`NEW`]; its first use registers it in a list and asks every enabled context. From then on its
+//! state byte is the whole decision: [`OFF`] when no enabled context wants the name, [`ON`] when all of them do,
+//! [`MIXED`] when they differ. Whoever changes a context's configuration rewrites all state bytes ([`refresh`]).
+
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+};
+
+use crate::{
+    name::{Name, name},
+    sync::lock,
+};
+
+/// No enabled context wants this name.
+pub(crate) const OFF: u8 = 0;
+/// Every enabled context wants this name.
+pub(crate) const ON: u8 = 1;
+/// Some do: the current context decides.
+pub(crate) const MIXED: u8 = 2;
+/// Never used so far.
+pub(crate) const NEW: u8 = 3;
+
+/// A place in the program that opens a scope or records a metric.
+pub struct Callsite {
+    state: AtomicU8,
+    is_scope: bool,
+    name_id: AtomicU32,
+    /// Number among the metric callsites, for the per-thread cells; 0 while new.
+    index: AtomicU32,
+    /// The first parent path seen here and the path under it: `parent << 32 | path`.
+    cache: AtomicU64,
+    name: &'static str,
+    keys: &'static [Key],
+    next: AtomicPtr<Callsite>,
+}
+
+/// A literal attribute key; its id is filled in when the callsite registers.
+pub struct Key {
+    text: &'static str,
+    id: AtomicU32,
+}
+
+impl Key {
+    /// A key that is not interned yet.
+    pub const fn new(text: &'static str) -> Self {
+        Self { text, id: AtomicU32::new(0) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn name(&self) -> Name {
+        Name(self.id.load(Relaxed))
+    }
+}
+
+/// What a context says about a scope name.
+pub(crate) trait Decide: Send + Sync {
+    /// Whether it wants scopes of this name, or metrics; none if it has no say any more.
+    fn vote(&self, scope: Option<&str>) -> Option<bool>;
+}
+
+static FIRST: AtomicPtr<Callsite> = AtomicPtr::new(std::ptr::null_mut());
+static DECIDERS: Mutex<Vec<Weak<dyn Decide>>> = Mutex::new(Vec::new());
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Callsite {
+    /// A scope's callsite that nobody has passed yet.
+    pub const fn scope(name: &'static str, keys: &'static [Key]) -> Self {
+        Self::new(name, keys, true)
+    }
+
+    /// A metric's callsite that nobody has passed yet.
+    pub const fn metric(name: &'static str, keys: &'static [Key]) -> Self {
+        Self::new(name, keys, false)
+    }
+
+    const fn new(name: &'static str, keys: &'static [Key], is_scope: bool) -> Self {
+        Self {
+            is_scope,
+            state: AtomicU8::new(NEW),
+            name_id: AtomicU32::new(0),
+            index: AtomicU32::new(0),
+            cache: AtomicU64::new(u64::MAX),
+            name,
+            keys,
+            next: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    /// The decision, as it stands.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Acquire)
+    }
+
+    #[inline(always)]
+    pub(crate) fn name(&self) -> Name {
+        Name(self.name_id.load(Relaxed))
+    }
+
+    pub(crate) fn text(&self) -> &'static str {
+        self.name
+    }
+
+    #[inline(always)]
+    pub(crate) fn keys(&self) -> &'static [Key] {
+        self.keys
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(&self) -> u32 {
+        self.index.load(Relaxed)
+    }
+
+    /// The remembered path under the remembered parent.
+    #[inline(always)]
+    pub(crate) fn cache(&self) -> u64 {
+        self.cache.load(Relaxed)
+    }
+
+    /// Remembers a path, unless one is remembered already: a cache that threads keep rewriting would cost more than it
+    /// saves.
+    #[inline]
+    pub(crate) fn remember(&self, parent: u32, path: u32) {
+        if self.cache.load(Relaxed) == u64::MAX {
+            self.cache.store(u64::from(parent) << 32 | u64::from(path), Relaxed);
+        }
+    }
+
+    /// Interns the name and keys, joins the list, and decides. Afterwards the state is no longer [`NEW`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn register(&'static self) -> u8 {
+        // Dropped after the lock: the last handle of a context must not end under it.
+        let voices;
+        let deciders = lock(&DECIDERS);
+        if self.state() != NEW {
+            return self.state();
+        }
+        voices = upgraded(&deciders);
+        self.name_id.store(name(self.name).0, Relaxed);
+        for key in self.keys {
+            key.id.store(name(key.text).0, Relaxed);
+        }
+        self.index.store(next_index(), Relaxed);
+        self.next.store(FIRST.load(Relaxed), Relaxed);
+        FIRST.store(std::ptr::from_ref(self).cast_mut(), Release);
+        let state = decision(&voices, self);
+        // Release: who sees the state also sees the ids.
+        self.state.store(state, Release);
+        state
+    }
+}
+
+/// An index for a metric slot that nobody has.
+pub(crate) fn next_index() -> u32 {
+    COUNT.fetch_add(1, Relaxed) + 1
+}
+
+/// Adds a context's voice. It is heard until the context is gone.
+pub(crate) fn add_decider(decider: &Arc<dyn Decide>) {
+    lock(&DECIDERS).push(Arc::downgrade(decider));
+    refresh();
+}
+
+/// Asks every context again about every callsite.
+pub(crate) fn refresh() {
+    let voices;
+    let mut deciders = lock(&DECIDERS);
+    deciders.retain(|decider| decider.strong_count() > 0);
+    voices = upgraded(&deciders);
+    let mut next = FIRST.load(Acquire);
+    // SAFETY: the list holds only `&'static Callsite`s, linked before they were published.
+    while let Some(callsite) = unsafe { next.as_ref() } {
+        callsite.state.store(decision(&voices, callsite), Release);
+        next = callsite.next.load(Relaxed);
+    }
+}
+
+fn upgraded(deciders: &[Weak<dyn Decide>]) -> Vec<Arc<dyn Decide>> {
+    deciders.iter().filter_map(Weak::upgrade).collect()
+}
+
+fn decision(voices: &[Arc<dyn Decide>], callsite: &Callsite) -> u8 {
+    let (mut wanted, mut refused) = (false, false);
+    let scope = callsite.is_scope.then_some(callsite.name);
+    for wants in voices.iter().filter_map(|voice| voice.vote(scope)) {
+        wanted |= wants;
+        refused |= !wants;
+    }
+    match (wanted, refused) {
+        (false, _) => OFF,
+        (true, false) => ON,
+        (true, true) => MIXED,
+    }
+}
+
+/// Holds the list still, for a fork.
+pub(crate) fn hold() -> std::sync::MutexGuard<'static, impl Sized> {
+    lock(&DECIDERS)
+}

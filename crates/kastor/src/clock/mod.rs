@@ -1,0 +1,247 @@
+//! Raw ticks on the hot path, time later.
+//!
+//! A scope reads ticks only: the time-stamp counter where the kernel itself trusts it, else the monotonic clock in
+//! nanoseconds. An [`Anchor`] pairs a tick with monotonic and wall time; two of them turn ticks into nanoseconds
+//! ([`Timeline`]). Anchors are taken when a context is built and at every drain, never by spinning and never before
+//! `main`. Durations therefore come from the monotonic clock alone: wall-clock jumps cannot bend them.
+
+mod mock;
+mod os;
+mod tsc;
+
+use std::{
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+pub use self::mock::MockClock;
+pub(crate) use self::tsc::raw_ticks;
+use crate::sync::lock;
+
+/// Where a context's ticks come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Clock {
+    /// The processor's counter.
+    Counter,
+    /// The operating system's monotonic clock, one tick a nanosecond.
+    Os,
+    /// Time that a test moves by hand, one tick a nanosecond.
+    Mock(MockClock),
+}
+
+impl Clock {
+    /// The counter if the kernel uses it as its own clocksource, else the monotonic clock. Read once per process.
+    pub(crate) fn system() -> Self {
+        static CHOICE: AtomicU8 = AtomicU8::new(0);
+        let choice = match CHOICE.load(Relaxed) {
+            0 => {
+                let choice = if tsc::is_trusted() { 1 } else { 2 };
+                CHOICE.store(choice, Relaxed);
+                choice
+            }
+            choice => choice,
+        };
+        if choice == 1 { Clock::Counter } else { Clock::Os }
+    }
+
+    /// The clock used when the counter cannot be trusted; public to tests through the builder.
+    pub(crate) fn fallback() -> Self {
+        Clock::Os
+    }
+
+    pub(crate) fn ticks(&self) -> u64 {
+        match self {
+            Clock::Counter => raw_ticks(),
+            Clock::Os => os::monotonic_ns(),
+            Clock::Mock(mock) => mock.monotonic_ns(),
+        }
+    }
+
+    pub(crate) fn is_counter(&self) -> bool {
+        matches!(self, Clock::Counter)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Clock::Counter => tsc::NAME,
+            Clock::Os => "monotonic clock of the operating system",
+            Clock::Mock(_) => "mock",
+        }
+    }
+
+    /// A tick with the two times of the same moment: the tightest of several bracketed reads.
+    pub(crate) fn anchor(&self) -> Anchor {
+        match self {
+            Clock::Mock(mock) => {
+                let monotonic_ns = mock.monotonic_ns();
+                Anchor { ticks: monotonic_ns, monotonic_ns, unix_ns: mock.unix_ns() }
+            }
+            Clock::Os => bracketed(os::monotonic_ns),
+            Clock::Counter => bracketed(raw_ticks),
+        }
+    }
+}
+
+/// Three attempts are enough to dodge one interrupt; the bracket's width bounds the error of the pair.
+fn bracketed(ticks: impl Fn() -> u64) -> Anchor {
+    let mut best = (u64::MAX, Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 });
+    for _ in 0..4 {
+        let before = ticks();
+        let monotonic_ns = os::monotonic_ns();
+        let after = ticks();
+        let width = after.wrapping_sub(before);
+        if width < best.0 {
+            best = (width, Anchor { ticks: before.wrapping_add(width / 2), monotonic_ns, unix_ns: 0 });
+        }
+    }
+    let (mut anchor, mut width) = (best.1, u64::MAX);
+    for _ in 0..3 {
+        let before = os::monotonic_ns();
+        let unix_ns = os::unix_ns();
+        let after = os::monotonic_ns();
+        if after.wrapping_sub(before) < width {
+            width = after.wrapping_sub(before);
+            let middle = i128::from(before) + i128::from(width / 2);
+            let unix = i128::from(unix_ns) + (i128::from(anchor.monotonic_ns) - middle);
+            anchor.unix_ns = u64::try_from(unix).unwrap_or(0);
+        }
+    }
+    anchor
+}
+
+/// One moment on three scales: raw ticks, monotonic nanoseconds, Unix nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// Raw ticks of the context's clock.
+    pub ticks: u64,
+    /// Nanoseconds of the monotonic clock.
+    pub monotonic_ns: u64,
+    /// Nanoseconds since 1970-01-01 UTC.
+    pub unix_ns: u64,
+}
+
+/// A straight line through two anchors: what a tick means in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeline {
+    anchor: Anchor,
+    ns_per_tick: f64,
+}
+
+impl Timeline {
+    /// The line through `anchor` with the given slope.
+    pub(crate) fn new(anchor: Anchor, ns_per_tick: f64) -> Self {
+        Self { anchor, ns_per_tick }
+    }
+
+    /// The newest anchor, which fixes where the line lies.
+    pub fn anchor(&self) -> Anchor {
+        self.anchor
+    }
+
+    /// Nanoseconds in one tick.
+    pub fn ns_per_tick(&self) -> f64 {
+        self.ns_per_tick
+    }
+
+    /// A number of ticks as nanoseconds.
+    pub fn duration_ns(&self, ticks: u64) -> u64 {
+        if self.ns_per_tick == 1.0 { ticks } else { (ticks as f64 * self.ns_per_tick).round() as u64 }
+    }
+
+    /// The monotonic time of a tick, in nanoseconds.
+    pub fn monotonic_ns(&self, ticks: u64) -> u64 {
+        self.shift(self.anchor.monotonic_ns, ticks)
+    }
+
+    /// The wall-clock time of a tick, in nanoseconds since 1970.
+    pub fn unix_ns(&self, ticks: u64) -> u64 {
+        self.shift(self.anchor.unix_ns, ticks)
+    }
+
+    fn shift(&self, origin: u64, ticks: u64) -> u64 {
+        let anchor = self.anchor.ticks;
+        if ticks >= anchor {
+            origin.saturating_add(self.duration_ns(ticks - anchor))
+        } else {
+            origin.saturating_sub(self.duration_ns(anchor - ticks))
+        }
+    }
+}
+
+/// The anchors of one context: the first, and the newest.
+#[derive(Debug)]
+pub(crate) struct Anchors {
+    clock: Clock,
+    state: Mutex<(Anchor, Anchor, f64)>,
+}
+
+/// Inline delivery is content with a line this fresh.
+const FRESH: Duration = Duration::from_secs(1);
+/// Below this distance between the anchors the slope is measured again.
+const SHORT_BASELINE: Duration = Duration::from_millis(100);
+
+impl Anchors {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let first = clock.anchor();
+        let slope = if clock.is_counter() { *SLOPE.get_or_init(|| measured_slope(first)) } else { 1.0 };
+        Self { clock, state: Mutex::new((first, first, slope)) }
+    }
+
+    /// Takes a new anchor; the slope is measured over the longest baseline there is.
+    pub(crate) fn renew(&self) -> Timeline {
+        let newest = self.clock.anchor();
+        let mut state = lock(&self.state);
+        let (first, _, slope) = *state;
+        let ticks = newest.ticks.wrapping_sub(first.ticks);
+        let elapsed = newest.monotonic_ns.saturating_sub(first.monotonic_ns);
+        let slope = if self.clock.is_counter() && elapsed > 0 && ticks > 0 {
+            elapsed as f64 / ticks as f64
+        } else {
+            slope
+        };
+        *state = (first, newest, slope);
+        Timeline::new(newest, slope)
+    }
+
+    /// The current line; renewed first if it is stale or rests on a short baseline.
+    pub(crate) fn fresh(&self, now_ticks: u64) -> Timeline {
+        let (first, newest, slope) = *lock(&self.state);
+        let line = Timeline::new(newest, slope);
+        let age = line.duration_ns(now_ticks.saturating_sub(newest.ticks));
+        let baseline = newest.monotonic_ns.saturating_sub(first.monotonic_ns);
+        if u128::from(age) > FRESH.as_nanos() || u128::from(baseline) < SHORT_BASELINE.as_nanos() {
+            return self.renew();
+        }
+        line
+    }
+
+    /// The current line as it stands.
+    pub(crate) fn current(&self) -> Timeline {
+        let (_, newest, slope) = *lock(&self.state);
+        Timeline::new(newest, slope)
+    }
+}
+
+/// The first context's slope helps the next ones start; each context refines its own.
+static SLOPE: OnceLock<f64> = OnceLock::new();
+
+/// A first guess from two anchors taken back to back, good to about a per mille; replaced at the first renewal.
+fn measured_slope(first: Anchor) -> f64 {
+    let second = Clock::Counter.anchor();
+    let ticks = second.ticks.wrapping_sub(first.ticks);
+    let elapsed = second.monotonic_ns.saturating_sub(first.monotonic_ns);
+    if ticks == 0 || elapsed == 0 { 1.0 } else { elapsed as f64 / ticks as f64 }
+}
+
+/// The clock that contexts use on this machine, in words.
+pub fn clock_source() -> &'static str {
+    Clock::system().name()
+}
+
+/// Monotonic nanoseconds now; for deadlines and pauses, not for events.
+pub(crate) fn now_ns() -> u64 {
+    os::monotonic_ns()
+}

@@ -1,0 +1,134 @@
+//! How a context comes to be.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Telemetry,
+    core::{Context, Parts},
+};
+use crate::{
+    clock::{Clock, MockClock},
+    config,
+    dispatch::{Background, OnFull, Worker},
+    reporter::{Guarded, Reporter},
+};
+
+/// Builds a context; made by [`Telemetry::builder`].
+#[must_use = "nothing is built before `build`"]
+pub struct Builder {
+    reporters: Vec<(Guarded, Option<OnFull>)>,
+    interval: Duration,
+    queue_bytes: usize,
+    exit_flush: Duration,
+    is_strict: bool,
+    clock: Option<Clock>,
+}
+
+/// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
+pub trait IntoReporter: sealed::Sealed {}
+
+mod sealed {
+    use super::{Guarded, OnFull};
+
+    pub trait Sealed {
+        fn guarded(self) -> (Guarded, Option<OnFull>);
+    }
+}
+
+impl<R: Reporter> IntoReporter for R {}
+impl<R: Reporter> sealed::Sealed for R {
+    fn guarded(self) -> (Guarded, Option<OnFull>) {
+        let guarded = Guarded::new(self);
+        let on_full = guarded.prefers_batches().then_some(OnFull::Drop);
+        (guarded, on_full)
+    }
+}
+
+impl<R: Reporter> IntoReporter for Background<R> {}
+impl<R: Reporter> sealed::Sealed for Background<R> {
+    fn guarded(self) -> (Guarded, Option<OnFull>) {
+        (Guarded::new(self.reporter), Some(self.on_full))
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            reporters: Vec::new(),
+            interval: Duration::from_secs(10),
+            queue_bytes: super::limits::QUEUE_BYTES,
+            exit_flush: Duration::from_secs(1),
+            is_strict: config::read(&["KASTOR"]).is_strict,
+            clock: None,
+        }
+    }
+
+    /// Adds a reporter. Inline reporters run in the order in which they were added; reporters that prefer batches run in
+    /// the background by themselves.
+    pub fn reporter(mut self, reporter: impl IntoReporter) -> Self {
+        self.reporters.push(sealed::Sealed::guarded(reporter));
+        self
+    }
+
+    /// How often background reporters get the aggregates; 10 s by default.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Bound on the bytes that wait for background reporters, all of them together; 16 MiB by default.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// How long the end of the process may wait for background reporters; 1 s by default, and the longest that any
+    /// context asked for counts for all together.
+    pub fn exit_flush(mut self, at_most: Duration) -> Self {
+        self.exit_flush = at_most;
+        self
+    }
+
+    /// Whether dynamic names must have the recommended form. The environment decides by default
+    /// (`KASTOR_TELEMETRY_STRICT_SCOPES=1`).
+    pub fn strict_names(mut self, is_strict: bool) -> Self {
+        self.is_strict = is_strict;
+        self
+    }
+
+    /// Ticks by a clock that a test moves.
+    pub fn clock(mut self, clock: MockClock) -> Self {
+        self.clock = Some(Clock::Mock(clock));
+        self
+    }
+
+    /// Ticks by the operating system's monotonic clock, as machines without a trusted counter do.
+    pub fn system_clock(mut self) -> Self {
+        self.clock = Some(Clock::fallback());
+        self
+    }
+
+    /// Builds an enabled context, whatever the environment says.
+    pub fn build(self) -> Telemetry {
+        let background = self.reporters.iter().filter(|(_, on_full)| on_full.is_some()).count().max(1);
+        let max_bytes = self.queue_bytes / background;
+        let (mut inline, mut workers) = (Vec::new(), Vec::new());
+        for (guarded, on_full) in self.reporters {
+            match on_full {
+                None => inline.push(guarded),
+                Some(on_full) => workers.push(Arc::new(Worker::new(guarded, on_full, max_bytes))),
+            }
+        }
+        let exit_flush = (!workers.is_empty()).then_some(self.exit_flush);
+        let clock = self.clock.unwrap_or_else(Clock::system);
+        let (is_strict, interval) = (self.is_strict, self.interval);
+        Telemetry::from_context(Context::new(Parts { clock, inline, workers, is_strict, interval }), exit_flush)
+    }
+
+    /// Builds an enabled context if the environment enables telemetry (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not
+    /// `KASTOR_TELEMETRY=0`) and at least one reporter was added; otherwise the disabled one. The environment is read
+    /// now.
+    pub fn build_from_env(self) -> Telemetry {
+        if config::read(&["KASTOR"]).is_enabled && !self.reporters.is_empty() { self.build() } else { Telemetry::DISABLED }
+    }
+}

@@ -1,0 +1,413 @@
+//! An enabled context: clock, aggregates, reporters, rules, accounts.
+//!
+//! Lanes keep a context alive; a context that no handle reaches any more is *dead*: its lanes are off, its workers end
+//! when their queues are empty.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::*},
+    },
+    time::Duration,
+};
+
+use super::rules::Rules;
+use crate::{
+    aggregate::{Descriptions, SeriesTable, Shards},
+    buffer,
+    callsite::{self, Decide},
+    clock::{Anchors, Clock, Timeline, now_ns},
+    dispatch::{self, Collected, Environment, Managed, Shared, Worker},
+    event::{Event, Events, Metric, Process, Source},
+    health::{DropReason, Ledger, Stats},
+    name,
+    record::Records,
+    reporter::{Deadline, Guarded},
+    sync::Held,
+    thread::{Call, CellWanted, Delivery, Lane, Part, Sink, block, lane_flag},
+};
+
+const ON: u8 = 0;
+const OFF: u8 = 1;
+const SHUT_DOWN: u8 = 2;
+const DEAD: u8 = 3;
+
+pub(crate) struct Context {
+    pub(super) id: u64,
+    pub(super) clock: Clock,
+    pub(super) environment: Arc<Environment>,
+    pub(super) shards: Shards,
+    pub(super) series: SeriesTable,
+    pub(super) descriptions: Descriptions,
+    pub(super) inline: Vec<Guarded>,
+    pub(super) workers: Vec<Arc<Worker>>,
+    pub(super) rules: Rules,
+    pub(super) is_strict: bool,
+    pub(super) interval: Duration,
+    state: AtomicU8,
+    timings: AtomicU64,
+    metrics: AtomicU64,
+    cut_values: AtomicU64,
+    refused: Ledger,
+    next_snapshot_ns: AtomicU64,
+    start_unix_ns: AtomicU64,
+}
+
+/// What the builder decided.
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) inline: Vec<Guarded>,
+    pub(super) workers: Vec<Arc<Worker>>,
+    pub(super) is_strict: bool,
+    pub(super) interval: Duration,
+}
+
+impl Context {
+    pub(super) fn new(parts: Parts) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let anchors = Arc::new(Anchors::new(parts.clock.clone()));
+        let start_unix_ns = anchors.current().anchor().unix_ns;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            id: NEXT.fetch_add(1, Relaxed),
+            clock: parts.clock,
+            environment: Arc::new(Environment { anchors, process }),
+            shards: Shards::new(processors),
+            series: SeriesTable::default(),
+            descriptions: Descriptions::default(),
+            inline: parts.inline,
+            workers: parts.workers,
+            rules: Rules::default(),
+            is_strict: parts.is_strict,
+            interval: parts.interval,
+            state: AtomicU8::new(ON),
+            timings: AtomicU64::new(0),
+            metrics: AtomicU64::new(0),
+            cut_values: AtomicU64::new(0),
+            refused: Ledger::default(),
+            next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(parts.interval.as_nanos() as u64)),
+            start_unix_ns: AtomicU64::new(start_unix_ns),
+        }
+    }
+
+    /// The line from ticks to time, fresh enough for this tick.
+    pub(crate) fn timeline(&self, tick: u64) -> Timeline {
+        self.environment.anchors.fresh(tick)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.state.load(Relaxed) == ON
+    }
+
+    /// Switches on or off, unless it is over.
+    pub(super) fn switch(&self, is_on: bool) {
+        let (from, to) = if is_on { (OFF, ON) } else { (ON, OFF) };
+        if self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok() {
+            self.reconfigure();
+        }
+    }
+
+    /// Rewrites what callsites and lanes know of the configuration.
+    pub(super) fn reconfigure(&self) {
+        buffer::set_lane_flags(self);
+        callsite::refresh();
+    }
+
+    /// Claims what every thread has published for this context.
+    pub(super) fn publish(&self) {
+        buffer::publish_all(|sink| sink.id() == self.id);
+    }
+
+    /// All aggregates, as they stand after what was published.
+    pub(super) fn collect(&self, is_interval: bool) -> Collected {
+        self.publish();
+        let timeline = self.environment.anchors.renew();
+        Collected {
+            scopes: self.shards.collect(&timeline, is_interval),
+            series: self.series.collect(&self.descriptions),
+            start_unix_ns: self.start_unix_ns.load(Relaxed),
+            unix_ns: timeline.anchor().unix_ns,
+            process: process(),
+        }
+    }
+
+    fn push_aggregates(&self) {
+        if !self.workers.is_empty() {
+            let collected = Arc::new(self.collect(true));
+            for worker in &self.workers {
+                worker.push_aggregates(Arc::clone(&collected), &self.environment);
+            }
+        }
+    }
+
+    /// Hands everything emitted so far to every reporter. Returns per worker what is still pending.
+    pub(super) fn flush(&self, deadline: Deadline) -> Vec<u64> {
+        dispatch::ensure_running();
+        self.publish();
+        if block(|t| t.delivering.get()) || crate::thread::is_own() {
+            return self.workers.iter().map(|worker| worker.pending()).collect();
+        }
+        self.push_aggregates();
+        let tickets: Vec<u64> =
+            self.workers.iter().map(|worker| worker.ask_flush(deadline, &self.environment)).collect();
+        self.workers.iter().zip(tickets).map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect()
+    }
+
+    /// Nothing is taken any more. Returns whether this call ended it.
+    pub(super) fn shut_down(&self) -> bool {
+        let was = self.state.swap(SHUT_DOWN, SeqCst);
+        if was == DEAD {
+            self.state.store(DEAD, SeqCst);
+        }
+        self.reconfigure();
+        was < SHUT_DOWN
+    }
+
+    pub(super) fn close_workers(&self) {
+        self.workers.iter().for_each(|worker| worker.close());
+    }
+
+    /// The last handle is gone. Never blocks.
+    pub(super) fn end(&self) {
+        self.publish();
+        self.state.store(DEAD, SeqCst);
+        self.reconfigure();
+        self.close_workers();
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.publish();
+        let (timings, metrics) = (self.timings.load(Relaxed), self.metrics.load(Relaxed));
+        let inline = self.inline.iter().map(|guarded| guarded.stats(0));
+        Stats {
+            emitted: timings + metrics,
+            timings,
+            metrics,
+            dropped: self.refused.read().1,
+            cut_values: self.cut_values.load(Relaxed),
+            overflowed_names: name::overflowed(),
+            overflowed_series: self.series.overflowed(),
+            reporters: inline.chain(self.workers.iter().map(|worker| worker.stats())).collect(),
+        }
+    }
+
+    /// A path that is aggregated only does not leave the context.
+    fn without_unrecorded(&self, delivery: Delivery) -> Delivery {
+        if !self.rules.has_paths() {
+            return delivery;
+        }
+        let part = delivery.part();
+        let (mut kept, mut left_out) = (Vec::with_capacity(part.records.len()), 0);
+        for record in Records(part.records) {
+            if self.rules.records_path(record.path()) {
+                kept.extend_from_slice(record.words());
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out == 0 {
+            return delivery;
+        }
+        for worker in &self.workers {
+            worker.guarded.ledger().dropped(DropReason::Sampled, left_out);
+        }
+        let filtered = Delivery::copied(Part { records: &kept, ..part }, delivery.events - left_out);
+        buffer::give_back(delivery.chunk);
+        filtered
+    }
+}
+
+impl Sink for Context {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn lane_flags(&self) -> u32 {
+        let off = if self.is_on() { 0 } else { lane_flag::OFF };
+        let inline = if self.inline.is_empty() { 0 } else { lane_flag::INLINE };
+        let slow = if self.clock.is_counter() { 0 } else { lane_flag::SLOW_CLOCK };
+        off | inline | slow
+    }
+
+    fn is_dead(&self) -> bool {
+        self.state.load(Relaxed) == DEAD
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.is_on() && self.rules.wants_scope(name)
+    }
+
+    fn ticks(&self) -> u64 {
+        self.clock.ticks()
+    }
+
+    fn age_ns(&self, ticks: u64) -> u64 {
+        let now = self.clock.ticks();
+        self.environment.anchors.fresh(now).duration_ns(now.saturating_sub(ticks))
+    }
+
+    fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    fn absorb(&self, part: Part<'_>) -> u64 {
+        let timeline = self.environment.anchors.fresh(self.clock.ticks());
+        let counted = self.shards.absorb(part.thread.index, part.records, &Source::new(part, timeline));
+        self.timings.fetch_add(counted.timings, Relaxed);
+        self.metrics.fetch_add(counted.metrics, Relaxed);
+        counted.timings + counted.metrics
+    }
+
+    fn takes_deliveries(&self) -> bool {
+        !self.workers.is_empty()
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        if delivery.thread.is_own {
+            for worker in &self.workers {
+                worker.guarded.ledger().dropped(DropReason::Reentrant, delivery.events);
+            }
+            return buffer::give_back(delivery.chunk);
+        }
+        let delivery = self.without_unrecorded(delivery);
+        match &*self.workers {
+            [worker] => worker.push(Shared::One(delivery), &self.environment),
+            workers => {
+                let delivery = Arc::new(delivery);
+                for worker in workers {
+                    worker.push(Shared::Many(Arc::clone(&delivery)), &self.environment);
+                }
+            }
+        }
+    }
+
+    fn wait_for_room(&self) {
+        if !crate::thread::is_own() {
+            self.workers.iter().for_each(|worker| worker.wait_for_room(crate::thread::MAX_CHUNK_WORDS * 8));
+        }
+    }
+
+    fn inline(&self, part: Part<'_>) {
+        block(|t| {
+            if t.delivering.replace(true) {
+                for guarded in &self.inline {
+                    guarded.ledger().dropped(DropReason::Reentrant, 1);
+                }
+                return;
+            }
+            let timeline = self.environment.anchors.fresh(self.clock.ticks());
+            let source = Source::new(part, timeline);
+            for event in Events::new(part.records, &source) {
+                self.inline_event(&event);
+            }
+            t.delivering.set(false);
+        });
+    }
+
+    fn inline_call(&self, lane: &Lane, call: &Call<'_>) {
+        block(|t| {
+            if self.inline.is_empty() || t.delivering.replace(true) {
+                return;
+            }
+            let timeline = self.environment.anchors.fresh(self.clock.ticks());
+            let prefix = lane.thread.prefix.load(Relaxed);
+            let source = Source::new(Part { records: &[], flows: &[], thread: &lane.thread, prefix }, timeline);
+            let metric = Metric::from_call(call, &source);
+            self.inline.iter().for_each(|guarded| guarded.metric(&metric, 0));
+            t.delivering.set(false);
+        });
+    }
+
+    fn duration_ns(&self, ticks: u64) -> u64 {
+        self.environment.anchors.current().duration_ns(ticks)
+    }
+
+    fn cell(&self, lane: &Lane, wanted: &CellWanted<'_>) -> *const () {
+        self.series.cell(lane, wanted).cast()
+    }
+
+    fn refused(&self) {
+        if self.state.load(Relaxed) >= SHUT_DOWN {
+            self.refused.dropped(DropReason::Shutdown, 1);
+        }
+    }
+
+    fn cut(&self, values: u32) {
+        self.cut_values.fetch_add(u64::from(values), Relaxed);
+    }
+
+    fn end_lane(&self, lane: &Lane) {
+        self.series.leave_all(&lane.cells);
+    }
+}
+
+impl Context {
+    fn inline_event(&self, event: &Event<'_>) {
+        let path = match event {
+            Event::Timing(timing) => timing.record_path(),
+            Event::Metric(metric) => metric.record_path(),
+        };
+        if self.rules.has_paths() && !self.rules.records_path(path) {
+            self.inline.iter().for_each(|guarded| guarded.ledger().dropped(DropReason::Sampled, 1));
+            return;
+        }
+        for guarded in &self.inline {
+            match event {
+                Event::Timing(timing) => guarded.timing(timing),
+                Event::Metric(metric) => guarded.metric(metric, 1),
+            }
+        }
+    }
+}
+
+impl Decide for Context {
+    fn vote(&self, scope: Option<&str>) -> Option<bool> {
+        (!self.is_dead()).then(|| self.is_on() && scope.is_none_or(|name| self.wants(name)))
+    }
+}
+
+impl Managed for Context {
+    fn tick(&self) {
+        self.publish();
+        self.workers.iter().for_each(|worker| worker.nudge());
+        let now = now_ns();
+        if now >= self.next_snapshot_ns.load(Relaxed) && self.is_on() {
+            self.next_snapshot_ns.store(now.saturating_add(self.interval.as_nanos() as u64), Relaxed);
+            self.push_aggregates();
+        }
+    }
+
+    fn flush_at_exit(&self, deadline: Deadline) {
+        let pending = self.flush(deadline);
+        for (worker, pending) in self.workers.iter().zip(pending) {
+            if pending > 0 {
+                worker.abandon(DropReason::ProcessExit);
+                log::warn!(target: "kastor", "{pending} events were not delivered to {} at exit", worker.guarded.name());
+            }
+        }
+    }
+
+    fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        self.shards.hold().into_iter().for_each(|guard| held.push(Box::new(guard)));
+        held.push(Box::new(self.series.hold()));
+        self.workers.iter().for_each(|worker| held.push(Box::new(worker.hold())));
+    }
+
+    fn forget_past(&self) {
+        self.shards.clear();
+        self.series.clear();
+        self.inline.iter().for_each(Guarded::reset);
+        self.workers.iter().for_each(|worker| worker.forget());
+        self.refused.reset();
+        [&self.timings, &self.metrics, &self.cut_values].into_iter().for_each(|count| count.store(0, Relaxed));
+        self.start_unix_ns.store(self.environment.anchors.renew().anchor().unix_ns, Relaxed);
+    }
+}
+
+/// This process. A forked child has an identity of its own.
+pub(crate) fn process() -> Process {
+    let id = std::process::id();
+    let seed = crate::thread::process_seed().wrapping_add(u64::from(id) << 32);
+    let instance = (crate::event::mix(seed), crate::event::mix(seed ^ 0x9e37_79b9_7f4a_7c15));
+    Process { id, instance_id: u128::from(instance.0) << 64 | u128::from(instance.1) }
+}

@@ -1,0 +1,147 @@
+//! The contexts of the process, and the one thread that looks after them.
+//!
+//! Every 250 ms the collector claims what all threads have published and, at each context's interval, hands the
+//! aggregates to the background reporters. It starts with the first background reporter and ends with the last context.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, Once, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::fork;
+use crate::{
+    event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
+    reporter::Deadline,
+    sync::{Held, lock},
+    thread::mark_as_own,
+};
+
+/// How often what threads have published is claimed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A context, as the collector, the end of the process and a fork see it.
+pub(crate) trait Managed: Send + Sync {
+    /// Claims, nudges, and takes a snapshot if it is time.
+    fn tick(&self);
+    /// Flushes and drops the rest, counted.
+    fn flush_at_exit(&self, deadline: Deadline);
+    /// Locks what a forked child must find unlocked.
+    fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>);
+    /// In a forked child: what happened before is the parent's business.
+    fn forget_past(&self);
+}
+
+static CONTEXTS: Mutex<Contexts> = Mutex::new(Contexts { all: Vec::new(), is_running: false, wants_collector: false });
+static WAKE: Condvar = Condvar::new();
+/// Time that all contexts together get at the end: the longest that any of them asked for.
+static EXIT_BUDGET_MS: AtomicU64 = AtomicU64::new(0);
+
+struct Contexts {
+    all: Vec<Weak<dyn Managed>>,
+    is_running: bool,
+    wants_collector: bool,
+}
+
+/// Makes a context known. One with background reporters is ticked, and flushed when the process exits in order
+/// (`_exit` and aborts are beyond reach).
+pub(crate) fn manage(context: Weak<dyn Managed>, exit_budget: Option<Duration>) {
+    static FORK: Once = Once::new();
+    static EXIT: Once = Once::new();
+    FORK.call_once(fork::register);
+    let mut contexts = lock(&CONTEXTS);
+    contexts.all.retain(|context| context.strong_count() > 0);
+    contexts.all.push(context);
+    if let Some(budget) = exit_budget {
+        EXIT.call_once(|| {
+            #[cfg(unix)]
+            // SAFETY: `flush_all` is an `extern "C"` function without arguments that does not unwind and stays loaded.
+            unsafe {
+                libc::atexit(flush_all);
+            }
+        });
+        EXIT_BUDGET_MS.fetch_max(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        contexts.wants_collector = true;
+        start(&mut contexts);
+    }
+}
+
+/// Starts the collector again if a fork left it behind.
+pub(crate) fn ensure_running() {
+    let mut contexts = lock(&CONTEXTS);
+    if contexts.wants_collector {
+        start(&mut contexts);
+    }
+}
+
+fn start(contexts: &mut Contexts) {
+    if !contexts.is_running {
+        let collector = std::thread::Builder::new().name("kastor-collector".into());
+        // Without a thread, full chunks and flushes still deliver.
+        contexts.is_running = collector.spawn(run).is_ok();
+    }
+}
+
+fn run() {
+    mark_as_own();
+    let mut contexts = lock(&CONTEXTS);
+    loop {
+        let alive = upgraded(&contexts.all);
+        if alive.is_empty() {
+            contexts.is_running = false;
+            return;
+        }
+        drop(contexts);
+        alive.iter().for_each(|context| context.tick());
+        drop(alive);
+        contexts = WAKE.wait_timeout(lock(&CONTEXTS), TICK).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// All contexts that are alive. The last handle of one must not end under the lock, hence `Arc`s that outlive it.
+fn upgraded(all: &[Weak<dyn Managed>]) -> Vec<Arc<dyn Managed>> {
+    all.iter().filter_map(Weak::upgrade).collect()
+}
+
+#[cfg_attr(not(unix), expect(dead_code, reason = "there is no hook at exit on this platform"))]
+extern "C" fn flush_all() {
+    let deadline = Deadline::after(Duration::from_millis(EXIT_BUDGET_MS.load(Relaxed)));
+    let contexts = upgraded(&lock(&CONTEXTS).all);
+    contexts.iter().for_each(|context| context.flush_at_exit(deadline));
+    // Their ends are the process's.
+    std::mem::forget(contexts);
+}
+
+/// For a fork: the contexts, and the lock on their list.
+pub(super) fn hold() -> (Vec<Arc<dyn Managed>>, std::sync::MutexGuard<'static, impl Sized>) {
+    let contexts = lock(&CONTEXTS);
+    (upgraded(&contexts.all), contexts)
+}
+
+/// In a forked child: there is no collector there.
+pub(super) fn forget_thread() {
+    lock(&CONTEXTS).is_running = false;
+}
+
+/// Aggregates at one moment, owned.
+pub(crate) struct Collected {
+    pub(crate) scopes: Vec<ScopeAggregate>,
+    pub(crate) series: Vec<SeriesAggregate>,
+    pub(crate) start_unix_ns: u64,
+    pub(crate) unix_ns: u64,
+    pub(crate) process: Process,
+}
+
+impl Collected {
+    pub(crate) fn as_snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
+            scopes: &self.scopes,
+            series: &self.series,
+            start_unix_ns: self.start_unix_ns,
+            unix_ns: self.unix_ns,
+            process: self.process,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! A background reporter: its queue and its thread.
+//!
+//! Emitting threads push whole chunks; the worker is woken when an eighth of the bound is waiting, at the collector's
+//! tick, and by a flush. Thus a wake-up is paid once per megabyte, not once per chunk.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{OnFull, collector::Collected};
+use crate::{
+    buffer,
+    clock::Anchors,
+    event::{Batch, Process},
+    health::{DropReason, ReporterStats},
+    reporter::{Deadline, Guarded},
+    sync::lock,
+    thread::{Delivery, mark_as_own},
+};
+
+/// A delivery for one worker, or for several.
+pub(crate) enum Shared {
+    One(Delivery),
+    Many(Arc<Delivery>),
+}
+
+impl Shared {
+    fn get(&self) -> &Delivery {
+        match self {
+            Shared::One(delivery) => delivery,
+            Shared::Many(delivery) => delivery,
+        }
+    }
+
+    /// The last user gives the chunk back.
+    fn recycle(self) {
+        let delivery = match self {
+            Shared::One(delivery) => Some(delivery),
+            Shared::Many(shared) => Arc::into_inner(shared),
+        };
+        if let Some(delivery) = delivery {
+            buffer::give_back(delivery.chunk);
+        }
+    }
+}
+
+/// A background reporter.
+pub(crate) struct Worker {
+    pub(crate) guarded: Guarded,
+    on_full: OnFull,
+    max_bytes: usize,
+    queue: Mutex<Queue>,
+    /// Something to do.
+    wake: Condvar,
+    /// Something was done.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Shared>,
+    bytes: usize,
+    events: u64,
+    /// Events of the delivery that is being worked on.
+    in_hand: u64,
+    snapshot: Option<Arc<Collected>>,
+    /// Flushes asked for, and the deadline of the newest.
+    flushes_asked: u64,
+    flush_by: Option<Deadline>,
+    flushes_done: u64,
+    is_asleep: bool,
+    is_running: bool,
+    is_closing: bool,
+}
+
+/// What a worker needs of its context.
+pub(crate) struct Environment {
+    pub(crate) anchors: Arc<Anchors>,
+    pub(crate) process: fn() -> Process,
+}
+
+impl Worker {
+    pub(crate) fn new(guarded: Guarded, on_full: OnFull, max_bytes: usize) -> Self {
+        Self { guarded, on_full, max_bytes, queue: Mutex::default(), wake: Condvar::new(), done: Condvar::new() }
+    }
+
+    /// Queues a delivery, or drops and counts it.
+    pub(crate) fn push(self: &Arc<Self>, delivery: Shared, environment: &Arc<Environment>) {
+        let (bytes, events) = (delivery.get().bytes(), delivery.get().events);
+        let mut queue = lock(&self.queue);
+        if queue.is_closing {
+            drop(queue);
+            self.guarded.ledger().dropped(DropReason::Shutdown, events);
+            return delivery.recycle();
+        }
+        if queue.bytes + bytes > self.max_bytes {
+            drop(queue);
+            self.guarded.ledger().dropped(DropReason::QueueFull, events);
+            return delivery.recycle();
+        }
+        queue.bytes += bytes;
+        queue.events += events;
+        queue.waiting.push_back(delivery);
+        if queue.is_asleep && queue.bytes >= self.max_bytes / 8 {
+            queue.is_asleep = false;
+            self.wake.notify_one();
+        }
+        self.ensure_running(&mut queue, environment);
+    }
+
+    /// Where the queue is full and the reporter was to be waited for: waits for room, at most as long as was said.
+    pub(crate) fn wait_for_room(&self, bytes: usize) {
+        let OnFull::Wait(max) = self.on_full else { return };
+        let deadline = Deadline::after(max);
+        let mut queue = lock(&self.queue);
+        while queue.is_running && !queue.is_closing && queue.bytes + bytes > self.max_bytes && !deadline.has_passed() {
+            queue.is_asleep = false;
+            self.wake.notify_one();
+            queue = wait(&self.done, queue, deadline.remaining());
+        }
+    }
+
+    /// Hands over the newest aggregates; an older snapshot that still waits is replaced, since sums are cumulative.
+    pub(crate) fn push_aggregates(self: &Arc<Self>, snapshot: Arc<Collected>, environment: &Arc<Environment>) {
+        let mut queue = lock(&self.queue);
+        if !queue.is_closing {
+            queue.snapshot = Some(snapshot);
+            queue.is_asleep = false;
+            self.wake.notify_one();
+            self.ensure_running(&mut queue, environment);
+        }
+    }
+
+    /// Wakes the worker if there is anything to do.
+    pub(crate) fn nudge(&self) {
+        let mut queue = lock(&self.queue);
+        if queue.is_asleep && !queue.waiting.is_empty() {
+            queue.is_asleep = false;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks for everything queued so far, and then the reporter itself, to be flushed. Returns a ticket.
+    pub(crate) fn ask_flush(self: &Arc<Self>, deadline: Deadline, environment: &Arc<Environment>) -> u64 {
+        let mut queue = lock(&self.queue);
+        queue.flushes_asked += 1;
+        queue.flush_by = Some(deadline);
+        queue.is_asleep = false;
+        self.wake.notify_one();
+        self.ensure_running(&mut queue, environment);
+        queue.flushes_asked
+    }
+
+    /// Waits for a flush to be done. Returns the number of events that are still pending.
+    pub(crate) fn wait_flush(&self, ticket: u64, deadline: Deadline) -> u64 {
+        let mut queue = lock(&self.queue);
+        while queue.flushes_done < ticket && queue.is_running && !deadline.has_passed() {
+            queue = wait(&self.done, queue, deadline.remaining());
+        }
+        let unflushed = u64::from(queue.flushes_done < ticket);
+        (queue.events + queue.in_hand).max(unflushed)
+    }
+
+    /// Events that wait.
+    pub(crate) fn pending(&self) -> u64 {
+        let queue = lock(&self.queue);
+        queue.events + queue.in_hand
+    }
+
+    /// Lets the worker end once its queue is empty. Never blocks.
+    pub(crate) fn close(&self) {
+        lock(&self.queue).is_closing = true;
+        self.wake.notify_one();
+        self.done.notify_all();
+    }
+
+    /// Drops what still waits, counted; used when the time is over.
+    pub(crate) fn abandon(&self, reason: DropReason) {
+        let mut queue = lock(&self.queue);
+        let waiting = std::mem::take(&mut queue.waiting);
+        let events = std::mem::take(&mut queue.events);
+        queue.bytes = 0;
+        drop(queue);
+        self.guarded.ledger().dropped(reason, events);
+        waiting.into_iter().for_each(Shared::recycle);
+    }
+
+    pub(crate) fn stats(&self) -> ReporterStats {
+        self.guarded.stats(self.pending())
+    }
+
+    /// Holds the queue still, for a fork.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, impl Sized> {
+        lock(&self.queue)
+    }
+
+    /// In a forked child: what was queued is the parent's, and its thread does not exist here.
+    pub(crate) fn forget(&self) {
+        let mut queue = lock(&self.queue);
+        let is_closing = queue.is_closing;
+        // The chunks of a delivery that is being worked on in the parent are simply never looked at again.
+        std::mem::forget(std::mem::take(&mut *queue));
+        queue.is_closing = is_closing;
+        drop(queue);
+        self.guarded.reset();
+    }
+
+    fn ensure_running(self: &Arc<Self>, queue: &mut Queue, environment: &Arc<Environment>) {
+        if queue.is_running {
+            return;
+        }
+        let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
+        // Without a thread everything stays queued and counted, and the next push tries again.
+        queue.is_running = std::thread::Builder::new()
+            .name("kastor-reporter".into())
+            .spawn(move || {
+                mark_as_own();
+                worker.run(&environment);
+            })
+            .is_ok();
+    }
+
+    fn run(&self, environment: &Environment) {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(delivery) = queue.waiting.pop_front() {
+                let events = delivery.get().events;
+                queue.bytes -= delivery.get().bytes();
+                queue.events -= events;
+                queue.in_hand = events;
+                drop(queue);
+                self.deliver(delivery, environment);
+                queue = lock(&self.queue);
+                queue.in_hand = 0;
+                if self.on_full != OnFull::Drop {
+                    self.done.notify_all();
+                }
+            } else if let Some(snapshot) = queue.snapshot.take() {
+                drop(queue);
+                self.guarded.aggregates(&snapshot.as_snapshot());
+                queue = lock(&self.queue);
+            } else if queue.flushes_done < queue.flushes_asked {
+                let (asked, by) = (queue.flushes_asked, queue.flush_by);
+                drop(queue);
+                if let Some(deadline) = by {
+                    self.guarded.flush(deadline);
+                }
+                queue = lock(&self.queue);
+                queue.flushes_done = asked;
+                self.done.notify_all();
+            } else if queue.is_closing {
+                queue.is_running = false;
+                self.done.notify_all();
+                return;
+            } else {
+                queue.is_asleep = true;
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.is_asleep = false;
+            }
+        }
+    }
+
+    fn deliver(&self, delivery: Shared, environment: &Environment) {
+        let part = delivery.get().part();
+        let timeline = environment.anchors.current();
+        let events = delivery.get().events;
+        self.guarded.batch(&Batch::new(part, events, timeline, (environment.process)()), events);
+        delivery.recycle();
+    }
+}
+
+/// Waits with a bound.
+fn wait<'a, T>(on: &Condvar, guard: MutexGuard<'a, T>, at_most: Duration) -> MutexGuard<'a, T> {
+    on.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner).0
+}

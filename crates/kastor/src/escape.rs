@@ -1,0 +1,65 @@
+//! Text made harmless for terminals and logs.
+//!
+//! Names, keys, values and errors come from anywhere. Control characters (C0, C1, DEL) and the invisible ones that
+//! reorder or hide text (bidirectional controls, zero-width characters) are shown as escapes, never sent raw.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// `text` with every control, bidirectional and zero-width character as `\u{…}` or its short escape.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' => safe.push_str("\\n"),
+            '\r' => safe.push_str("\\r"),
+            '\t' => safe.push_str("\\t"),
+            hostile if is_hostile(hostile) => {
+                // Writing to a string cannot fail.
+                let _ = write!(safe, "\\u{{{:x}}}", u32::from(hostile));
+            }
+            harmless => safe.push(harmless),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a character must not reach a terminal raw.
+pub(crate) fn is_hostile(character: char) -> bool {
+    matches!(character,
+        '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Appends `text` as a JSON string, quotes included. Hostile characters are escaped too.
+pub(crate) fn push_json(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            hostile if is_hostile(hostile) => {
+                let mut units = [0u16; 2];
+                for unit in hostile.encode_utf16(&mut units) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            harmless => out.push(harmless),
+        }
+    }
+    out.push('"');
+}
+
+/// Appends a number as JSON; what JSON has no number for becomes a string.
+pub(crate) fn push_json_number(out: &mut String, number: f64) {
+    if number.is_finite() {
+        // Writing to a string cannot fail. `{:?}` keeps the shortest text that reads back exactly.
+        let _ = write!(out, "{number:?}");
+    } else {
+        push_json(out, if number.is_nan() { "NaN" } else if number > 0.0 { "Infinity" } else { "-Infinity" });
+    }
+}

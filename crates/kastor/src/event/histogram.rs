@@ -1,0 +1,263 @@
+//! Exponential histograms, in the layout of OpenTelemetry's metrics data model: scale 3, so eight buckets per power of
+//! two, each `(2^(i/8), 2^((i+1)/8)]`. The middle of a bucket is within 4.5 % of every value in it.
+
+/// Buckets per power of two.
+const PER_OCTAVE: i32 = 8;
+/// Most buckets that a histogram keeps on one side; 160 octaves cover every duration and nearly every metric.
+const MAX_BUCKETS: usize = 160 * PER_OCTAVE as usize;
+
+/// The bucket of a positive, finite, normal number.
+#[inline(always)]
+pub(crate) fn bucket(value: f64) -> i32 {
+    /// Mantissas of 2^(k/8), k = 1..=8: where the next bucket begins within each eighth of an octave.
+    const NEXT: [u64; 8] = [
+        0x172b83c7d517b,
+        0x306fe0a31b715,
+        0x4bfdad5362a27,
+        0x6a09e667f3bcd,
+        0x8ace5422aa0db,
+        0xae89f995ad3ad,
+        0xd5818dcfba487,
+        u64::MAX,
+    ];
+    const MANTISSA: u64 = (1 << 52) - 1;
+    let bits = value.to_bits();
+    let mantissa = bits & MANTISSA;
+    let eighth = (bits >> 49 & 7) as usize;
+    // The bounds include their upper end: an exact power of two belongs to the bucket below.
+    (bits >> 49) as i32 - 1023 * PER_OCTAVE + i32::from(mantissa > NEXT[eighth]) - i32::from(mantissa == 0)
+}
+
+/// A run of buckets on one side of zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buckets {
+    offset: i32,
+    counts: Vec<u64>,
+}
+
+impl Buckets {
+    /// Index of the first bucket: it holds values in `(2^(offset/8), 2^((offset+1)/8)]`.
+    pub fn offset(&self) -> i32 {
+        self.offset
+    }
+
+    /// Values per bucket, from `offset` on.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&mut self, bucket: i32) {
+        match self.counts.get_mut(bucket.wrapping_sub(self.offset) as usize) {
+            Some(count) => *count += 1,
+            None => self.add_outside(bucket, 1),
+        }
+    }
+
+    /// Makes room in whole octaves; beyond the limit the outermost bucket takes what lies outside.
+    #[cold]
+    fn add_outside(&mut self, bucket: i32, times: u64) {
+        let octave = bucket.div_euclid(PER_OCTAVE) * PER_OCTAVE;
+        if self.counts.is_empty() {
+            self.offset = octave;
+        }
+        let first = self.offset.min(octave);
+        let last = (self.offset + self.counts.len() as i32).max(octave + PER_OCTAVE);
+        if (last - first) as usize <= MAX_BUCKETS {
+            let mut counts = vec![0; (last - first) as usize];
+            let at = (self.offset - first) as usize;
+            if let Some(kept) = counts.get_mut(at..at + self.counts.len()) {
+                kept.copy_from_slice(&self.counts);
+            }
+            (self.offset, self.counts) = (first, counts);
+        }
+        let nearest = bucket.clamp(self.offset, self.offset + self.counts.len() as i32 - 1);
+        if let Some(count) = self.counts.get_mut((nearest - self.offset) as usize) {
+            *count += times;
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Buckets) {
+        for (at, times) in other.counts.iter().enumerate().filter(|(_, times)| **times > 0) {
+            let bucket = other.offset + at as i32;
+            match self.counts.get_mut(bucket.wrapping_sub(self.offset) as usize) {
+                Some(count) => *count += times,
+                None => self.add_outside(bucket, *times),
+            }
+        }
+    }
+}
+
+/// A distribution of numbers.
+///
+/// NaN and infinities are counted apart and poison nothing. Two histograms merge without loss.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    positive: Buckets,
+    negative: Buckets,
+    zeros: u64,
+    count: u64,
+    sum: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+    not_finite: u64,
+}
+
+impl Histogram {
+    /// The scale of the exponential layout: bucket bounds are powers of 2^(2^-3).
+    pub const SCALE: i32 = 3;
+
+    /// Adds one value.
+    pub fn record(&mut self, value: f64) {
+        if !value.is_finite() {
+            self.not_finite += 1;
+            return;
+        }
+        self.count += 1;
+        self.sum += value;
+        self.min = Some(self.min.map_or(value, |min| min.min(value)));
+        self.max = Some(self.max.map_or(value, |max| max.max(value)));
+        let size = value.abs();
+        match (size.is_normal(), value > 0.0) {
+            (false, _) => self.zeros += 1,
+            (true, true) => self.positive.add(bucket(size)),
+            (true, false) => self.negative.add(bucket(size)),
+        }
+    }
+
+    /// Positive values in buckets whose bounds are those of the given unit; for scope durations.
+    pub(crate) fn from_buckets(positive: Buckets, zeros: u64, count: u64, sum: f64, min: f64, max: f64) -> Self {
+        let (min, max) = if count == 0 { (None, None) } else { (Some(min), Some(max)) };
+        Self { positive, zeros, count, sum, min, max, ..Self::default() }
+    }
+
+    /// Adds everything that `other` holds.
+    pub fn merge(&mut self, other: &Histogram) {
+        self.positive.merge(&other.positive);
+        self.negative.merge(&other.negative);
+        self.zeros += other.zeros;
+        self.count += other.count;
+        self.sum += other.sum;
+        self.not_finite += other.not_finite;
+        for (mine, theirs, pick) in
+            [(&mut self.min, other.min, f64::min as fn(f64, f64) -> f64), (&mut self.max, other.max, f64::max)]
+        {
+            *mine = match (*mine, theirs) {
+                (Some(a), Some(b)) => Some(pick(a, b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+
+    /// Number of finite values.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Sum of the finite values.
+    pub fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    /// The smallest finite value.
+    pub fn min(&self) -> Option<f64> {
+        self.min
+    }
+
+    /// The largest finite value.
+    pub fn max(&self) -> Option<f64> {
+        self.max
+    }
+
+    /// Number of values that were NaN or infinite.
+    pub fn not_finite(&self) -> u64 {
+        self.not_finite
+    }
+
+    /// Values too close to zero to have a bucket.
+    pub fn zeros(&self) -> u64 {
+        self.zeros
+    }
+
+    /// Buckets of the values above zero.
+    pub fn positive(&self) -> &Buckets {
+        &self.positive
+    }
+
+    /// Buckets of the values below zero, by their absolute value.
+    pub fn negative(&self) -> &Buckets {
+        &self.negative
+    }
+
+    /// The value below which the share `q` (0 to 1) of all values lies, within 4.5 %; none without values.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let (min, max) = (self.min?, self.max?);
+        let rank = ((self.count as f64) * q.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        let reached = |count: u64, seen: &mut u64| {
+            *seen += count;
+            *seen >= rank
+        };
+        let middle = |bucket: i32| ((f64::from(bucket) + 0.5) / f64::from(PER_OCTAVE)).exp2();
+        let side = |buckets: &Buckets, at: usize| middle(buckets.offset + at as i32);
+        let mut found = max;
+        let negative = self.negative.counts.iter().enumerate().rev();
+        let mut walk = negative
+            .map(|(at, count)| (*count, -side(&self.negative, at)))
+            .chain([(self.zeros, 0.0)])
+            .chain(self.positive.counts.iter().enumerate().map(|(at, count)| (*count, side(&self.positive, at))));
+        if let Some((_, value)) = walk.find(|(count, _)| *count > 0 && reached(*count, &mut seen)) {
+            found = value;
+        }
+        Some(found.clamp(min, max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_bounds_are_exclusive_below_and_inclusive_above() {
+        for exponent in [-40i32, -1, 0, 1, 20, 62] {
+            for eighth in 0..8 {
+                let bound = (f64::from(exponent) + f64::from(eighth) / 8.0).exp2();
+                let index = exponent * 8 + eighth;
+                let above = f64::from_bits(bound.to_bits() + 4);
+                let below = f64::from_bits(bound.to_bits() - 4);
+                assert_eq!(bucket(above), index, "just above 2^({index}/8)");
+                assert_eq!(bucket(below), index - 1, "just below 2^({index}/8)");
+            }
+            assert_eq!(bucket(f64::from(exponent).exp2()), exponent * 8 - 1, "a power of two is an upper bound");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_within_four_and_a_half_per_cent() {
+        let mut histogram = Histogram::default();
+        (1..=10_000).for_each(|value| histogram.record(f64::from(value)));
+        for q in [0.01, 0.5, 0.95, 0.99, 1.0] {
+            let exact = 10_000.0 * q;
+            let found = histogram.quantile(q).unwrap();
+            assert!((found / exact - 1.0).abs() <= 0.045, "q {q}: {found} against {exact}");
+        }
+    }
+
+    #[test]
+    fn merging_is_the_same_as_recording_everything_in_one() {
+        let values = [-7.5, 0.0, 1e-300, 3.0, 3.1, 1e12, f64::NAN, f64::INFINITY, 5e-324];
+        let mut whole = Histogram::default();
+        values.iter().for_each(|value| whole.record(*value));
+        let mut merged = Histogram::default();
+        for value in values {
+            let mut one = Histogram::default();
+            one.record(value);
+            merged.merge(&one);
+        }
+        assert_eq!((merged.count, merged.zeros, merged.not_finite), (7, 2, 2));
+        assert_eq!((merged.min, merged.max), (whole.min, whole.max));
+        for q in [0.0, 0.2, 0.5, 0.9] {
+            assert_eq!(merged.quantile(q), whole.quantile(q));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What was emitted, delivered and dropped, and why: nothing is lost in silence.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// Why an event did not reach a reporter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum DropReason {
+    /// The reporter's queue had reached its bound.
+    QueueFull,
+    /// The event was larger than an event may be.
+    TooLarge,
+    /// There was no room for another series or name.
+    Cardinality,
+    /// It came after `shutdown`.
+    Shutdown,
+    /// The reporter returned an error or panicked.
+    ReporterFailed,
+    /// The reporter was suspended after repeated failure.
+    ReporterSuspended,
+    /// A server refused it.
+    RejectedByServer,
+    /// A server answered with an error that trying again does not mend.
+    NonRetryable,
+    /// Trying again did not help in time.
+    RetryExhausted,
+    /// The spool had reached its quota.
+    SpoolFull,
+    /// The spool could not be written.
+    SpoolIo,
+    /// Stored bytes were damaged.
+    CorruptOnRead,
+    /// It was emitted by the reporter itself, while that was being served.
+    Reentrant,
+    /// Sampling, or a rule for its path, left it out.
+    Sampled,
+    /// The process or thread ended first.
+    ProcessExit,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [DropReason; 15] = [
+        DropReason::QueueFull,
+        DropReason::TooLarge,
+        DropReason::Cardinality,
+        DropReason::Shutdown,
+        DropReason::ReporterFailed,
+        DropReason::ReporterSuspended,
+        DropReason::RejectedByServer,
+        DropReason::NonRetryable,
+        DropReason::RetryExhausted,
+        DropReason::SpoolFull,
+        DropReason::SpoolIo,
+        DropReason::CorruptOnRead,
+        DropReason::Reentrant,
+        DropReason::Sampled,
+        DropReason::ProcessExit,
+    ];
+
+    /// The reason's name in metrics and texts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::TooLarge => "too_large",
+            DropReason::Cardinality => "cardinality",
+            DropReason::Shutdown => "shutdown",
+            DropReason::ReporterFailed => "reporter_failed",
+            DropReason::ReporterSuspended => "reporter_suspended",
+            DropReason::RejectedByServer => "rejected_by_server",
+            DropReason::NonRetryable => "non_retryable",
+            DropReason::RetryExhausted => "retry_exhausted",
+            DropReason::SpoolFull => "spool_full",
+            DropReason::SpoolIo => "spool_io",
+            DropReason::CorruptOnRead => "corrupt_on_read",
+            DropReason::Reentrant => "reentrant",
+            DropReason::Sampled => "sampled",
+            DropReason::ProcessExit => "process_exit",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Live counters of one reporter.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    delivered: AtomicU64,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Ledger {
+    pub(crate) fn delivered(&self, events: u64) {
+        self.delivered.fetch_add(events, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, reason: DropReason, events: u64) {
+        if let Some(count) = self.dropped.get(reason as usize) {
+            count.fetch_add(events, Relaxed);
+        }
+    }
+
+    pub(crate) fn read(&self) -> (u64, Drops) {
+        let mut drops = Drops::default();
+        for (sum, count) in drops.counts.iter_mut().zip(&self.dropped) {
+            *sum = count.load(Relaxed);
+        }
+        (self.delivered.load(Relaxed), drops)
+    }
+
+    /// Forgets everything: a forked child's past is its parent's.
+    pub(crate) fn reset(&self) {
+        self.delivered.store(0, Relaxed);
+        self.dropped.iter().for_each(|count| count.store(0, Relaxed));
+    }
+}
+
+/// Dropped events by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    counts: [u64; DropReason::ALL.len()],
+}
+
+impl Drops {
+    /// Events dropped for this reason.
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.counts.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Events dropped for any reason.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.into_iter().map(|reason| (reason, self.of(reason))).filter(|(_, count)| *count > 0)
+    }
+
+    /// Counts more drops; for reporters that keep accounts of their own.
+    pub fn add(&mut self, reason: DropReason, events: u64) {
+        if let Some(count) = self.counts.get_mut(reason as usize) {
+            *count = count.saturating_add(events);
+        }
+    }
+}
+
+/// The accounts of a context: what [`Telemetry::stats`](crate::Telemetry::stats) returns.
+///
+/// For every reporter, at rest: `emitted = delivered + dropped + queued + spooled`.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub(crate) emitted: u64,
+    pub(crate) timings: u64,
+    pub(crate) metrics: u64,
+    pub(crate) dropped: Drops,
+    pub(crate) cut_values: u64,
+    pub(crate) overflowed_names: u64,
+    pub(crate) overflowed_series: u64,
+    pub(crate) reporters: Vec<ReporterStats>,
+}
+
+impl Stats {
+    /// Events that the program emitted into this context: scopes that closed and plain metrics.
+    pub fn emitted(&self) -> u64 {
+        self.emitted
+    }
+
+    /// Of those, scopes.
+    pub fn timings(&self) -> u64 {
+        self.timings
+    }
+
+    /// Of those, plain metrics.
+    pub fn metrics(&self) -> u64 {
+        self.metrics
+    }
+
+    /// Events that were dropped before they became the reporters' business, after `shutdown` for instance. They are
+    /// not among the emitted.
+    pub fn dropped(&self) -> Drops {
+        self.dropped
+    }
+
+    /// Values, attributes and names that were cut or left out because of their size or number.
+    pub fn cut_values(&self) -> u64 {
+        self.cut_values
+    }
+
+    /// Times that a name found no room in this process and shared the overflow entry.
+    pub fn overflowed_names(&self) -> u64 {
+        self.overflowed_names
+    }
+
+    /// Times that a set of labels found no room and shared an overflow series.
+    pub fn overflowed_series(&self) -> u64 {
+        self.overflowed_series
+    }
+
+    /// One entry per reporter, in the order of registration.
+    pub fn reporters(&self) -> &[ReporterStats] {
+        &self.reporters
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "emitted {} ({} scopes, {} metrics)", self.emitted, self.timings, self.metrics)?;
+        for (reason, count) in self.dropped.iter() {
+            writeln!(f, "dropped before delivery, {reason}: {count}")?;
+        }
+        for reporter in &self.reporters {
+            write!(f, "{}: delivered {}, queued {}", reporter.name, reporter.delivered, reporter.queued)?;
+            for (reason, count) in reporter.dropped.iter() {
+                write!(f, ", dropped {reason} {count}")?;
+            }
+            writeln!(f, "{}", if reporter.is_suspended { ", suspended" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The accounts of one reporter.
+#[derive(Clone, Debug)]
+pub struct ReporterStats {
+    pub(crate) name: &'static str,
+    pub(crate) delivered: u64,
+    pub(crate) dropped: Drops,
+    pub(crate) queued: u64,
+    pub(crate) spooled: u64,
+    pub(crate) failures: u64,
+    pub(crate) is_suspended: bool,
+}
+
+impl ReporterStats {
+    /// The reporter's type.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Events that it accepted.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Events that it did not get, or refused.
+    pub fn dropped(&self) -> Drops {
+        self.dropped
+    }
+
+    /// Events that wait for it in memory.
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Events that it keeps on disk.
+    pub fn spooled(&self) -> u64 {
+        self.spooled
+    }
+
+    /// Calls that returned an error or panicked.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether it is left out for now, after repeated failure.
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended
+    }
+}

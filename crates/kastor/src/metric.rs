@@ -1,0 +1,481 @@
+//! Metrics: `count`, `gauge`, `histogram` update cells of this thread; `metric` makes an event.
+//!
+//! The hot path of `count!` is: is the callsite on, is nothing unusual about the lane, does the slot of this callsite
+//! remember a cell for the current path; then two additions without a locked instruction. Justified by the
+//! `on_counter*` and `on_metric_event*` cases of the benchmark.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use crate::{
+    aggregate::Cell,
+    buffer::{self, metric_front},
+    callsite::{self, Callsite, Key},
+    context::{Telemetry, current_lane},
+    dispatch,
+    name::{Name, Path, find_path, name, path},
+    record::{self, flag as record_flag},
+    scope::{checked, deliver_inline},
+    sync::lock,
+    thread::{Block, Call, CellWanted, Frame, ItemBuffer, Lane, block, flag, lane_flag},
+    value::{MetricType, Value},
+};
+
+/// A number as it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// An integer that is not negative.
+    Unsigned(u64),
+    /// Any integer.
+    Signed(i64),
+    /// Any number.
+    Float(f64),
+}
+
+impl Amount {
+    #[inline(always)]
+    fn add_to(self, cell: &Cell) {
+        match self {
+            Amount::Unsigned(amount) => cell.add_unsigned(amount),
+            Amount::Signed(amount) => cell.add_signed(amount),
+            Amount::Float(amount) => cell.add_float(amount),
+        }
+    }
+
+    fn as_f64(self) -> f64 {
+        match self {
+            Amount::Unsigned(amount) => amount as f64,
+            Amount::Signed(amount) => amount as f64,
+            Amount::Float(amount) => amount,
+        }
+    }
+
+    fn as_value(self) -> Value<'static> {
+        match self {
+            Amount::Unsigned(amount) => Value::U64(amount),
+            Amount::Signed(amount) => Value::I64(amount),
+            Amount::Float(amount) => Value::F64(amount),
+        }
+    }
+
+    #[inline(always)]
+    fn record(self, metric_type: MetricType, cell: &Cell, tick: u64) {
+        match metric_type {
+            MetricType::Counter => self.add_to(cell),
+            _ => cell.record(metric_type, self.as_f64(), tick),
+        }
+    }
+}
+
+macro_rules! amounts {
+    ($($number:ty => $variant:ident as $kept:ty),*) => { $(
+        impl From<$number> for Amount {
+            #[inline(always)]
+            fn from(amount: $number) -> Self {
+                Amount::$variant(amount as $kept)
+            }
+        }
+    )* };
+}
+amounts!(u8 => Unsigned as u64, u16 => Unsigned as u64, u32 => Unsigned as u64, u64 => Unsigned as u64,
+    usize => Unsigned as u64, i8 => Signed as i64, i16 => Signed as i64, i32 => Signed as i64, i64 => Signed as i64,
+    isize => Signed as i64, f32 => Float as f64, f64 => Float as f64);
+
+/// Records into the series of a callsite: its name under the current path, without labels or with literal ones.
+#[inline(always)]
+pub fn record_static(site: &'static Callsite, metric_type: MetricType, amount: Amount, labels: &[Value<'_>]) {
+    if site.state() != callsite::OFF {
+        block(|t| {
+            if let Some(cell) = remembered(t, site.index(), current_path(t)) {
+                return amount.record(metric_type, cell, t.last_tick.get());
+            }
+            record_cold(t, None, Named::Site(site), metric_type, amount, (site.keys(), labels), true);
+        });
+    }
+}
+
+/// Records into the series of a callsite with labels that are made at run time.
+#[inline(always)]
+pub fn record_dynamic<'v, const N: usize>(
+    site: &'static Callsite,
+    (metric_type, amount): (MetricType, Amount),
+    labels: impl FnOnce() -> [Value<'v>; N],
+) {
+    if site.state() != callsite::OFF {
+        let labels = labels();
+        block(|t| record_cold(t, None, Named::Site(site), metric_type, amount, (site.keys(), &labels), false));
+    }
+}
+
+/// The same in a given context.
+#[inline]
+pub fn record_in<'v, const N: usize>(
+    telemetry: &Telemetry,
+    site: &'static Callsite,
+    (metric_type, amount): (MetricType, Amount),
+    labels: impl FnOnce() -> [Value<'v>; N],
+) {
+    if site.state() != callsite::OFF && telemetry.is_enabled() {
+        let labels = labels();
+        block(|t| record_cold(t, Some(telemetry), Named::Site(site), metric_type, amount, (site.keys(), &labels), false));
+    }
+}
+
+/// The current scope's path; zero before the thread is set up.
+#[inline(always)]
+fn current_path(t: &Block) -> u32 {
+    // SAFETY: null before the thread is set up, else the base or an open frame.
+    unsafe { t.current.get().as_ref() }.map_or(0, |frame| frame.path.load(Relaxed))
+}
+
+/// The cell in the slot `index` of the current lane, if it is there for `key`.
+#[inline(always)]
+fn remembered(t: &Block, index: u32, key: u32) -> Option<&Cell> {
+    // SAFETY: the vacant cursor or one of a lane of this thread.
+    let cursor = unsafe { &*t.lane.get() };
+    if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !lane_flag::SLOW_CLOCK != 0 {
+        return None;
+    }
+    // SAFETY: within the slots, whose memory the lane keeps.
+    let slot = unsafe { &*cursor.cells.get().add(index as usize) };
+    // SAFETY: a slot with a key holds a cell that the lane keeps.
+    if slot.key == key { Some(unsafe { &*slot.cell.cast::<Cell>() }) } else { None }
+}
+
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Site(&'static Callsite),
+    Text(&'a str),
+}
+
+/// This thread's lane into the context, if that is on.
+fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, named: Named<'_>) -> Option<&'t Lane> {
+    if let Named::Site(site) = named {
+        if site.state() == callsite::NEW && site.register() == callsite::OFF {
+            return None;
+        }
+    }
+    let lane = match telemetry {
+        Some(telemetry) => telemetry.lane(t),
+        // SAFETY: the vacant cursor or one of a lane of this thread.
+        None if unsafe { &*t.lane.get() }.flags.load(Relaxed) & lane_flag::VACANT != 0 => current_lane(t),
+        None => Some(t.lane.get().cast()),
+    };
+    // SAFETY: lanes of this thread live until it ends.
+    let lane = lane.and_then(|lane| unsafe { lane.as_ref() })?;
+    let flags = lane.cursor.flags.load(Acquire);
+    if flags & lane_flag::FORKED != 0 {
+        lane.cursor.flags.fetch_and(!lane_flag::FORKED, Relaxed);
+        dispatch::ensure_running();
+    }
+    if flags & lane_flag::OFF != 0 {
+        lane.sink.refused();
+        return None;
+    }
+    Some(lane)
+}
+
+#[cold]
+#[inline(never)]
+fn record_cold(
+    t: &Block,
+    telemetry: Option<&Telemetry>,
+    named: Named<'_>,
+    metric_type: MetricType,
+    amount: Amount,
+    (keys, labels): (&[Key], &[Value<'_>]),
+    is_static: bool,
+) {
+    let Some(lane) = lane(t, telemetry, named) else { return };
+    with_items(t, keys, labels, |items| {
+        let parent = Path(current_path(t));
+        let (metric, slot) = match named {
+            Named::Site(site) => (site.name(), is_static.then_some((site.index(), parent.0))),
+            Named::Text(text) => (checked(lane, text), None),
+        };
+        let path = path(parent, metric);
+        let wanted = CellWanted { path, metric_type, labels: items.items(), slot };
+        let cell = lane.sink.cell(lane, &wanted).cast::<Cell>();
+        // SAFETY: the lane keeps the cell while it is one of its members, which only this thread changes.
+        if let Some(cell) = unsafe { cell.as_ref() } {
+            amount.record(metric_type, cell, t.last_tick.get());
+        }
+        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+            let (depth, tick, value) = (t.depth.get(), t.last_tick.get(), amount.as_value());
+            let call = Call { path, depth, metric_type, value, labels: items.items(), tick };
+            lane.sink.inline_call(lane, &call);
+        }
+    });
+}
+
+/// Calls `f` with the values in a buffer.
+fn with_items<R>(t: &Block, keys: &[Key], values: &[Value<'_>], f: impl FnOnce(&mut ItemBuffer) -> R) -> R {
+    let items = buffer::take_items(t);
+    // SAFETY: just taken: user code that runs while a value is printed, or in `f`, gets other buffers.
+    let buffer = unsafe { &mut *items };
+    for (key, value) in keys.iter().zip(values) {
+        buffer.attribute(key.name(), value);
+    }
+    let result = f(buffer);
+    // SAFETY: taken above and not used since.
+    unsafe { buffer::give_back_items(t, items) };
+    result
+}
+
+/// Records a plain metric event in the current context.
+#[inline(always)]
+pub fn event<'v, const N: usize>(
+    site: &'static Callsite,
+    value: impl FnOnce() -> Value<'v>,
+    attributes: impl FnOnce() -> [Value<'v>; N],
+) {
+    if site.state() != callsite::OFF {
+        let value = value();
+        let (word, value_flags) = match value {
+            Value::U64(number) => (number, record_flag::VALUE_U64),
+            Value::I64(number) => (number as u64, record_flag::VALUE_I64),
+            Value::F64(number) => (number.to_bits(), record_flag::VALUE_F64),
+            _ => (0, record_flag::VALUE_ITEM),
+        };
+        let is_plain = N == 0 && value_flags != record_flag::VALUE_ITEM;
+        if !is_plain || !block(|t| event_hot(t, site, word, value_flags)) {
+            event_cold(None, site, value, &attributes());
+        }
+    }
+}
+
+/// Records a plain metric event in a given context.
+#[inline]
+pub fn event_in<'v, const N: usize>(
+    telemetry: &Telemetry,
+    site: &'static Callsite,
+    value: impl FnOnce() -> Value<'v>,
+    attributes: impl FnOnce() -> [Value<'v>; N],
+) {
+    if site.state() != callsite::OFF && telemetry.is_enabled() {
+        event_cold(Some(telemetry), site, value(), &attributes());
+    }
+}
+
+#[inline(always)]
+fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> bool {
+    // SAFETY: the vacant cursor or one of a lane of this thread.
+    let cursor = unsafe { &*t.lane.get() };
+    if site.state() != callsite::ON || cursor.flags.load(Relaxed) & !lane_flag::SLOW_CLOCK != 0 {
+        return false;
+    }
+    // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+    let scope = unsafe { &*t.current.get() };
+    let (parent, cached) = (scope.path.load(Relaxed), site.cache());
+    let path = if (cached >> 32) as u32 == parent { Some(Path(cached as u32)) } else { find_path(Path(parent), site.name()) };
+    let position = cursor.position.load(Relaxed);
+    let left = (cursor.end.get() as usize).wrapping_sub(position as usize);
+    let Some(path) = path.filter(|path| !path.is_deeper()) else { return false };
+    if left < record::WORDS * 8 || scope.has(flag::INHERITED) {
+        return false;
+    }
+    // SAFETY: there is room for four words between position and end, which only the owner touches until they are
+    // published by the store below.
+    unsafe {
+        position.write(record::head(path, value_flags, record::METRIC, record::WORDS));
+        position.add(1).write(record::pair(scope.root.get(), scope.span.load(Relaxed)));
+        position.add(2).write(word);
+        position.add(3).write(t.last_tick.get());
+        cursor.position.store(position.add(record::WORDS), Release);
+    }
+    true
+}
+
+#[cold]
+#[inline(never)]
+fn event_cold(telemetry: Option<&Telemetry>, site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>]) {
+    block(|t| {
+        if let Some(lane) = lane(t, telemetry, Named::Site(site)) {
+            let parent = Path(current_path(t));
+            let path = path(parent, site.name());
+            site.remember(parent.0, path.0);
+            write_event(t, lane, path, value, |items| {
+                for (key, value) in site.keys().iter().zip(attributes) {
+                    items.attribute(key.name(), value);
+                }
+            });
+        }
+    });
+}
+
+/// Writes a metric event in full.
+pub(crate) fn write_event(
+    t: &Block,
+    lane: &Lane,
+    path: Path,
+    value: Value<'_>,
+    attributes: impl FnOnce(&mut ItemBuffer),
+) {
+    with_items(t, &[], &[], |items| {
+        let (word, value_flags) = match value {
+            Value::U64(number) => (number, record_flag::VALUE_U64),
+            Value::I64(number) => (number as u64, record_flag::VALUE_I64),
+            Value::F64(number) => (number.to_bits(), record_flag::VALUE_F64),
+            ref other => {
+                items.attribute(Name::NONE, other);
+                (0, record_flag::VALUE_ITEM)
+            }
+        };
+        attributes(items);
+        if items.dropped() > 0 {
+            lane.sink.cut(items.dropped());
+        }
+        // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+        let scope: &Frame = unsafe { &*t.current.get() };
+        let tick = t.last_tick.get();
+        let has_items = if items.has_items() { record_flag::ITEMS } else { 0 };
+        let flags = value_flags | has_items | buffer::frame_flags(scope);
+        let ids = (scope.span.load(Relaxed), scope.root.get());
+        let front = metric_front((path, t.depth.get()), ids, (word, tick), flags);
+        let written = buffer::write(lane, front, Some(items));
+        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+            deliver_inline(lane, written.words(), &front.flows());
+        }
+    });
+}
+
+impl Telemetry {
+    /// Records a metric event whose name the program makes up at run time.
+    pub fn metric<'v>(&self, metric: &str, value: impl Into<Value<'v>>, attributes: &[(&str, Value<'_>)]) {
+        block(|t| {
+            let Some(lane) = lane(t, Some(self), Named::Text(metric)) else { return };
+            let path = path(Path(current_path(t)), checked(lane, metric));
+            write_event(t, lane, path, value.into(), |items| {
+                attributes.iter().for_each(|(key, value)| items.attribute(name(key), value));
+            });
+        });
+    }
+
+    /// A counter under the current path, with fixed labels.
+    pub fn counter(&self, metric: &str, labels: &[(&str, Value<'_>)]) -> Counter {
+        Counter(Handle::new(self, metric, MetricType::Counter, labels))
+    }
+
+    /// A gauge under the current path, with fixed labels.
+    pub fn gauge(&self, metric: &str, labels: &[(&str, Value<'_>)]) -> Gauge {
+        Gauge(Handle::new(self, metric, MetricType::Gauge, labels))
+    }
+
+    /// A histogram under the current path, with fixed labels.
+    pub fn histogram(&self, metric: &str, labels: &[(&str, Value<'_>)]) -> Histogram {
+        Histogram(Handle::new(self, metric, MetricType::Histogram, labels))
+    }
+}
+
+/// Adds to one series. Cheap to clone, and to use from any thread.
+#[derive(Clone)]
+pub struct Counter(Handle);
+
+impl Counter {
+    /// Adds an increment. A negative one makes the series no longer monotonic.
+    #[inline]
+    pub fn add(&self, increment: impl Into<Amount>) {
+        self.0.record(increment.into());
+    }
+}
+
+/// Sets one series. Cheap to clone, and to use from any thread.
+#[derive(Clone)]
+pub struct Gauge(Handle);
+
+impl Gauge {
+    /// Sets the current value.
+    #[inline]
+    pub fn set(&self, value: impl Into<Amount>) {
+        self.0.record(value.into());
+    }
+}
+
+/// Collects a distribution in one series. Cheap to clone, and to use from any thread.
+#[derive(Clone)]
+pub struct Histogram(Handle);
+
+impl Histogram {
+    /// Adds a value.
+    #[inline]
+    pub fn record(&self, value: impl Into<Amount>) {
+        self.0.record(value.into());
+    }
+}
+
+#[derive(Clone)]
+struct Handle {
+    /// Index of the slot in every lane, and the key there. At hand for the hot path.
+    index: u32,
+    serial: u32,
+    metric_type: MetricType,
+    bound: Option<Arc<Bound>>,
+}
+
+struct Bound {
+    telemetry: Telemetry,
+    path: Path,
+    depth: u32,
+    labels: Box<[u64]>,
+    index: u32,
+}
+
+/// Slots that dropped handles left.
+static FREE_SLOTS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+/// No two handles share a serial; bit 31 keeps them apart from paths.
+static NEXT_SERIAL: AtomicU32 = AtomicU32::new(0);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        lock(&FREE_SLOTS).push(self.index);
+    }
+}
+
+impl Handle {
+    fn new(telemetry: &Telemetry, metric: &str, metric_type: MetricType, labels: &[(&str, Value<'_>)]) -> Self {
+        let bound = block(|t| {
+            let lane = lane(t, Some(telemetry), Named::Text(metric))?;
+            let path = path(Path(current_path(t)), checked(lane, metric));
+            with_items(t, &[], &[], |items| {
+                labels.iter().for_each(|(key, value)| items.attribute(name(key), value));
+                let index = lock(&FREE_SLOTS).pop().unwrap_or_else(callsite::next_index);
+                let (telemetry, depth) = (telemetry.clone(), t.depth.get());
+                Some(Arc::new(Bound { telemetry, path, depth, labels: items.items().into(), index }))
+            })
+        });
+        let serial = NEXT_SERIAL.fetch_add(1, Relaxed) & !(1 << 31) | 1 << 31;
+        Self { index: bound.as_ref().map_or(u32::MAX, |bound| bound.index), serial, metric_type, bound }
+    }
+
+    #[inline]
+    fn record(&self, amount: Amount) {
+        block(|t| match remembered(t, self.index, self.serial) {
+            Some(cell) => amount.record(self.metric_type, cell, t.last_tick.get()),
+            None => self.record_cold(t, amount),
+        });
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_cold(&self, t: &Block, amount: Amount) {
+        let Some(bound) = &self.bound else { return };
+        let Some(lane) = lane(t, Some(&bound.telemetry), Named::Text("")) else { return };
+        let Bound { path, depth, ref labels, index, .. } = **bound;
+        let metric_type = self.metric_type;
+        let wanted = CellWanted { path, metric_type, labels, slot: Some((index, self.serial)) };
+        let cell = lane.sink.cell(lane, &wanted).cast::<Cell>();
+        // SAFETY: as in the free `record_cold`.
+        if let Some(cell) = unsafe { cell.as_ref() } {
+            amount.record(metric_type, cell, t.last_tick.get());
+        }
+        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+            let (tick, value) = (t.last_tick.get(), amount.as_value());
+            lane.sink.inline_call(lane, &Call { path, depth, metric_type, value, labels, tick });
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What receives events, and the boundary around it.
+//!
+//! A reporter must not block for long, must not panic, and says what it drops. None of this is trusted: every call goes
+//! through [`Guarded`], which contains panics, counts errors, logs them ever more rarely, and leaves a reporter out for a
+//! while after it failed repeatedly.
+
+use std::{
+    any::type_name,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use crate::{
+    clock::now_ns,
+    error::Error,
+    event::{Batch, Event, Metric, Snapshot, Timing},
+    health::{DropReason, Drops, Ledger, ReporterStats},
+    sync::lock,
+};
+
+/// Receives the events of the contexts it was given to.
+///
+/// Inline, on the thread that emits, only [`record_timing`](Reporter::record_timing) and
+/// [`record_metric`](Reporter::record_metric) are called, in the order of registration. In the background
+/// ([`background`](crate::background)) it gets batches and aggregates on a thread of its own. A panic in any method is
+/// contained and counted as a failure of the reporter.
+pub trait Reporter: Send + Sync + 'static {
+    /// A scope closed.
+    fn record_timing(&self, event: &Timing<'_>) {
+        let _ = event;
+    }
+
+    /// A metric was recorded: plain metrics always; `count`, `gauge` and `histogram` only inline.
+    fn record_metric(&self, event: &Metric<'_>) {
+        let _ = event;
+    }
+
+    /// Records of one thread. The default hands each event to the two methods above.
+    ///
+    /// # Errors
+    /// The whole batch counts as dropped by this reporter.
+    fn record_batch(&self, batch: &Batch<'_>) -> Result<(), Error> {
+        for event in batch.events() {
+            match event {
+                Event::Timing(timing) => self.record_timing(&timing),
+                Event::Metric(metric) => self.record_metric(&metric),
+            }
+        }
+        Ok(())
+    }
+
+    /// All aggregates, at each interval and on flush.
+    ///
+    /// # Errors
+    /// Counts as a failure; the next snapshot holds the same sums and more.
+    fn record_aggregates(&self, snapshot: &Snapshot<'_>) -> Result<(), Error> {
+        let _ = snapshot;
+        Ok(())
+    }
+
+    /// Hands on what is held back.
+    ///
+    /// # Errors
+    /// If that was not possible before the deadline.
+    fn flush(&self, deadline: Deadline) -> Result<(), Error> {
+        let _ = deadline;
+        Ok(())
+    }
+
+    /// Makes what was accepted durable, delivered or not.
+    ///
+    /// # Errors
+    /// If that was not possible before the deadline.
+    fn persist(&self, deadline: Deadline) -> Result<(), Error> {
+        self.flush(deadline)
+    }
+
+    /// The reporter's own accounts, if it queues by itself.
+    fn accounts(&self) -> Option<Accounts> {
+        None
+    }
+
+    /// Whether the reporter wants batches: the builder then runs it in the background by itself.
+    fn prefers_batches(&self) -> bool {
+        false
+    }
+}
+
+impl<R: Reporter + ?Sized> Reporter for Arc<R> {
+    fn record_timing(&self, event: &Timing<'_>) {
+        (**self).record_timing(event);
+    }
+    fn record_metric(&self, event: &Metric<'_>) {
+        (**self).record_metric(event);
+    }
+    fn record_batch(&self, batch: &Batch<'_>) -> Result<(), Error> {
+        (**self).record_batch(batch)
+    }
+    fn record_aggregates(&self, snapshot: &Snapshot<'_>) -> Result<(), Error> {
+        (**self).record_aggregates(snapshot)
+    }
+    fn flush(&self, deadline: Deadline) -> Result<(), Error> {
+        (**self).flush(deadline)
+    }
+    fn persist(&self, deadline: Deadline) -> Result<(), Error> {
+        (**self).persist(deadline)
+    }
+    fn accounts(&self) -> Option<Accounts> {
+        (**self).accounts()
+    }
+    fn prefers_batches(&self) -> bool {
+        (**self).prefers_batches()
+    }
+}
+
+/// What a reporter that queues by itself says of the events it accepted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accounts {
+    /// Events that reached their destination.
+    pub delivered: u64,
+    /// Events that never will.
+    pub dropped: Drops,
+    /// Events that wait in memory.
+    pub queued: u64,
+    /// Events that wait on disk.
+    pub spooled: u64,
+}
+
+/// A moment by which something has to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    at_ns: u64,
+}
+
+impl Deadline {
+    /// The moment after `timeout` from now.
+    pub fn after(timeout: Duration) -> Self {
+        Self { at_ns: now_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)) }
+    }
+
+    /// Time left; zero once it has passed.
+    pub fn remaining(&self) -> Duration {
+        Duration::from_nanos(self.at_ns.saturating_sub(now_ns()))
+    }
+
+    /// Whether it has passed.
+    pub fn has_passed(&self) -> bool {
+        self.remaining().is_zero()
+    }
+}
+
+/// Failures in a row after which a reporter is left out.
+const FAILURES_UNTIL_SUSPENDED: u32 = 5;
+/// The first suspension; each further one is twice as long.
+const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
+/// The longest suspension.
+const LONGEST_SUSPENSION: Duration = Duration::from_secs(300);
+
+/// A reporter behind its boundary.
+pub struct Guarded {
+    reporter: Box<dyn Reporter>,
+    name: &'static str,
+    ledger: Ledger,
+    failures: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    /// Monotonic time at which a suspended reporter is tried again; 0 while it is not suspended.
+    suspended_until_ns: AtomicU64,
+    suspensions: Mutex<u32>,
+}
+
+impl Guarded {
+    pub(crate) fn new<R: Reporter>(reporter: R) -> Self {
+        Self {
+            reporter: Box::new(reporter),
+            name: type_name::<R>(),
+            ledger: Ledger::default(),
+            failures: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            suspended_until_ns: AtomicU64::new(0),
+            suspensions: Mutex::new(0),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn prefers_batches(&self) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.reporter.prefers_batches())).unwrap_or(false)
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// One event, inline.
+    pub(crate) fn timing(&self, event: &Timing<'_>) {
+        self.call(1, |reporter| {
+            reporter.record_timing(event);
+            Ok(())
+        });
+    }
+
+    /// One event, inline. A call of an aggregated instrument is no event of the accounts.
+    pub(crate) fn metric(&self, event: &Metric<'_>, events: u64) {
+        self.call(events, |reporter| {
+            reporter.record_metric(event);
+            Ok(())
+        });
+    }
+
+    /// A batch of so many events.
+    pub(crate) fn batch(&self, batch: &Batch<'_>, events: u64) {
+        self.call(events, |reporter| reporter.record_batch(batch));
+    }
+
+    pub(crate) fn aggregates(&self, snapshot: &Snapshot<'_>) {
+        self.call(0, |reporter| reporter.record_aggregates(snapshot));
+    }
+
+    pub(crate) fn flush(&self, deadline: Deadline) -> bool {
+        self.call(0, |reporter| reporter.flush(deadline))
+    }
+
+    pub(crate) fn stats(&self, queued: u64) -> ReporterStats {
+        let (mut delivered, mut dropped) = self.ledger.read();
+        let mut stats = ReporterStats {
+            name: self.name,
+            delivered,
+            dropped,
+            queued,
+            spooled: 0,
+            failures: self.failures.load(Relaxed),
+            is_suspended: self.suspended_until_ns.load(Relaxed) != 0,
+        };
+        if let Ok(Some(own)) = catch_unwind(AssertUnwindSafe(|| self.reporter.accounts())) {
+            // What it accepted is delivered only when the reporter itself says so.
+            delivered = own.delivered;
+            own.dropped.iter().for_each(|(reason, count)| dropped.add(reason, count));
+            stats = ReporterStats { delivered, dropped, queued: queued + own.queued, spooled: own.spooled, ..stats };
+        }
+        stats
+    }
+
+    /// Forgets the past, in a forked child.
+    pub(crate) fn reset(&self) {
+        self.ledger.reset();
+    }
+
+    /// The boundary: suspension, containment, accounts. Returns whether the call succeeded.
+    fn call(&self, events: u64, f: impl FnOnce(&dyn Reporter) -> Result<(), Error>) -> bool {
+        if self.suspended_until_ns.load(Relaxed) != 0 && !self.may_probe() {
+            self.ledger.dropped(DropReason::ReporterSuspended, events);
+            return false;
+        }
+        match catch_unwind(AssertUnwindSafe(|| f(&*self.reporter))) {
+            Ok(Ok(())) => {
+                if events > 0 {
+                    self.ledger.delivered(events);
+                }
+                if self.failures_in_a_row.load(Relaxed) != 0 {
+                    self.recover();
+                }
+                true
+            }
+            Ok(Err(error)) => self.fail(events, &error.to_string()),
+            Err(panic) => {
+                let fails = self.fail(events, &panic_text(&*panic));
+                // A payload whose own destructor panics must not get out either.
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                    std::mem::forget(again);
+                }
+                fails
+            }
+        }
+    }
+
+    /// One caller gets to try a suspended reporter once its time is over; the others go on leaving it out.
+    fn may_probe(&self) -> bool {
+        let until = self.suspended_until_ns.load(Relaxed);
+        let now = now_ns();
+        let pushed = now.saturating_add(FIRST_SUSPENSION.as_nanos() as u64);
+        now >= until && self.suspended_until_ns.compare_exchange(until, pushed, Relaxed, Relaxed).is_ok()
+    }
+
+    #[cold]
+    fn recover(&self) {
+        self.failures_in_a_row.store(0, Relaxed);
+        if self.suspended_until_ns.swap(0, Relaxed) != 0 {
+            *lock(&self.suspensions) = 0;
+            log::warn!(target: "kastor", "reporter {} works again", self.name);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail(&self, events: u64, why: &str) -> bool {
+        self.ledger.dropped(DropReason::ReporterFailed, events);
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
+        let in_a_row = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
+        if in_a_row >= FAILURES_UNTIL_SUSPENDED {
+            let mut suspensions = lock(&self.suspensions);
+            let pause = FIRST_SUSPENSION.saturating_mul(1 << (*suspensions).min(20)).min(LONGEST_SUSPENSION);
+            *suspensions += 1;
+            self.suspended_until_ns.store(now_ns().saturating_add(pause.as_nanos() as u64).max(1), Relaxed);
+        }
+        // The first three, then each time the count has doubled.
+        if failures <= 3 || failures.is_power_of_two() {
+            let why = crate::escape::escaped(why);
+            let suspended = if in_a_row >= FAILURES_UNTIL_SUSPENDED { "; it is left out for a while" } else { "" };
+            log_contained(|| {
+                log::error!(target: "kastor", "reporter {} failed ({failures} so far): {why}{suspended}", self.name);
+            });
+        }
+        false
+    }
+}
+
+/// The program's logger may panic too.
+fn log_contained(f: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+        std::mem::forget(panic);
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("(no message)"))
+}

@@ -1,0 +1,284 @@
+//! A scope that follows a future: entered per poll, closed when the future is done or dropped.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    ptr,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context as PollContext, Poll},
+    thread::panicking,
+};
+
+use crate::{
+    buffer::{self, timing_front},
+    name::name,
+    record::flag as record_flag,
+    scope::{Detached, Scope, deliver_inline},
+    stack::{self, Suspended},
+    thread::{Block, Flow, Frame, Lane, Thread, block, flag, lane_flag},
+    value::Value,
+};
+
+/// Puts futures into scopes.
+pub trait FutureExt: Future + Sized {
+    /// Lets the scope follow this future: it is current while the future is polled, on whatever thread, and closes when
+    /// the future is done. Dropped before that, the scope fails as `cancelled`; a panic in a poll makes it fail as
+    /// `panic`. A scope that is opened inside and held across an `await` stays current for this future alone.
+    fn in_scope(self, scope: Scope) -> InScope<Self> {
+        InScope { future: Some(self), scope: scope.detach().map(Follower::new) }
+    }
+}
+
+impl<F: Future> FutureExt for F {}
+
+/// A future with its scope; made by [`FutureExt::in_scope`].
+#[must_use = "futures do nothing unless they are polled"]
+pub struct InScope<F> {
+    /// Pinned with the wrapper; none once it is done.
+    future: Option<F>,
+    scope: Option<Follower>,
+}
+
+impl<F> InScope<F> {
+    /// Adds up the time spent in polls and sets it as the attribute `busy_ns` at the end: two more clock reads a poll.
+    pub fn with_busy_time(mut self) -> Self {
+        if let Some(follower) = &mut self.scope {
+            follower.busy_ticks = Some(0);
+        }
+        self
+    }
+}
+
+impl<F: Future> Future for InScope<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut PollContext<'_>) -> Poll<F::Output> {
+        // SAFETY: the future is never moved out of the pinned wrapper, only dropped in place; the rest is not pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        let Some(future) = &mut this.future else {
+            // Polling again is the caller's mistake, as with any future; there is nothing to wait for.
+            return Poll::Pending;
+        };
+        // SAFETY: part of the pinned wrapper, see above.
+        let future = unsafe { Pin::new_unchecked(future) };
+        let Some(follower) = &mut this.scope else { return future.poll(context) };
+        let polled = {
+            let _entered = follower.enter();
+            future.poll(context)
+        };
+        if polled.is_ready() {
+            this.drop_future();
+            this.close(None);
+        }
+        polled
+    }
+}
+
+impl<F> InScope<F> {
+    /// Drops the future in place, inside its scope.
+    fn drop_future(&mut self) {
+        let _entered = self.scope.as_mut().map(Follower::enter);
+        self.future = None;
+    }
+
+    fn close(&mut self, error_type: Option<&str>) {
+        if let Some(follower) = self.scope.take() {
+            follower.close(error_type);
+        }
+    }
+}
+
+impl<F> Drop for InScope<F> {
+    fn drop(&mut self) {
+        if self.future.is_some() {
+            self.drop_future();
+            self.close(Some("cancelled"));
+        }
+    }
+}
+
+/// The scope of a future between its polls.
+struct Follower {
+    scope: Detached,
+    suspended: u64,
+    /// Scopes that were opened in a poll and not closed in it: the stand-in under them, and the innermost.
+    held: Option<Held>,
+    busy_ticks: Option<u64>,
+    has_panicked: bool,
+}
+
+// SAFETY: `held` points into the slab of the thread that polled. It is set only while a `Scope` lives inside the future;
+// that makes the future, and so the wrapper, `!Send`. A leaked one leaves frames of a thread behind, which is checked.
+unsafe impl Send for Follower {}
+// SAFETY: nothing is reachable through a shared reference.
+unsafe impl Sync for Follower {}
+
+#[derive(Clone, Copy)]
+struct Held {
+    stand_in: *const Frame,
+    innermost: *const Frame,
+    depth: u32,
+    thread: u32,
+}
+
+impl Follower {
+    fn new(scope: Detached) -> Self {
+        let suspended = Suspended { path: scope.path, start: scope.start, sink: scope.sink.clone() };
+        let suspended = stack::add_suspended(suspended);
+        Self { scope, suspended, held: None, busy_ticks: None, has_panicked: false }
+    }
+
+    /// Makes the scope current on this thread until the guard is dropped.
+    fn enter(&mut self) -> Entered<'_> {
+        let previous = block(|t| {
+            let thread = buffer::thread(t)?;
+            let previous = (t.current.get(), t.depth.get());
+            reference(previous.0);
+            match self.held.take().filter(|held| held.thread == thread.index) {
+                Some(held) => {
+                    t.current.set(held.innermost);
+                    t.depth.set(held.depth);
+                    release(t, held.innermost);
+                    Some((previous, held.stand_in, thread.index))
+                }
+                None => Some((previous, self.push(t, thread), thread.index)),
+            }
+        });
+        let started = self.busy_ticks.map(|_| self.scope.sink.ticks());
+        Entered { follower: self, previous, started }
+    }
+
+    /// Pushes a stand-in: with the scope's own numbers at home, with an alias elsewhere.
+    #[inline]
+    fn push(&self, t: &Block, thread: &Thread) -> *const Frame {
+        let (span, _, root) = self.scope.sequences;
+        let is_home = self.scope.is_home(thread);
+        let frame = stack::free_frame(t, thread);
+        // SAFETY: `thread` says that the thread is set up: `current` is the base or an open frame.
+        stack::push(t, frame, unsafe { &*t.current.get() }, self.scope.path, 0);
+        frame.start.store(0, Relaxed);
+        if is_home {
+            frame.span.store(span, Relaxed);
+            frame.root.set(root);
+            frame.word.set(flag::STAND_IN | self.scope.flags);
+        } else {
+            let alias = frame.span.load(Relaxed);
+            frame.root.set(alias);
+            let flow = Flow { alias, span_id: self.scope.carrier.span_id(), trace_id: self.scope.carrier.trace_id() };
+            stack::add_flow(flow);
+            frame.word.set(flag::STAND_IN | flag::FOREIGN | self.scope.flags);
+        }
+        t.depth.set(self.scope.depth + 1);
+        frame
+    }
+
+    fn close(mut self, error_type: Option<&str>) {
+        stack::remove_suspended(self.suspended);
+        if self.has_panicked {
+            self.scope.items.fail("panic");
+        } else if let Some(error_type) = error_type.filter(|_| !self.scope.items.is_failed) {
+            self.scope.items.fail(error_type);
+        }
+        if let Some(ticks) = self.busy_ticks {
+            self.scope.items.attribute(name("busy_ns"), &Value::U64(self.scope.sink.duration_ns(ticks)));
+        }
+        block(|t| match buffer::lane(t, &self.scope.sink, self.scope.context_id) {
+            // SAFETY: lanes of this thread live until it ends.
+            Some(lane) => self.write(t, unsafe { &*lane }),
+            None => self.scope.sink.refused(),
+        });
+    }
+
+    fn write(&mut self, t: &Block, lane: &Lane) {
+        let scope = &mut self.scope;
+        let flags = lane.cursor.flags.load(Relaxed);
+        if flags & lane_flag::OFF != 0 || scope.items.is_discarded {
+            return lane.sink.refused();
+        }
+        let is_home = scope.is_home(&lane.thread);
+        let mut record_flags = buffer::inherited_flags(scope.flags);
+        let (mut sequences, mut aliases) = (scope.sequences, [0; 2]);
+        if !is_home {
+            aliases = aliases.map(|_| {
+                t.sequence.set(t.sequence.get().wrapping_add(1));
+                t.sequence.get()
+            });
+            let trace_id = scope.carrier.trace_id();
+            stack::add_flow(Flow { alias: aliases[0], span_id: scope.carrier.span_id(), trace_id });
+            stack::add_flow(Flow { alias: aliases[1], span_id: scope.parent_span_id, trace_id });
+            let parent = if scope.parent_span_id == 0 { 0 } else { aliases[1] };
+            sequences = (aliases[0], parent, aliases[0]);
+            record_flags |= record_flag::FOREIGN;
+        }
+        if !is_inside_parent(t, &lane.thread, scope.parent_span_id) {
+            record_flags |= record_flag::DETACHED;
+        }
+        record_flags |= if scope.items.is_failed { record_flag::FAILED } else { 0 };
+        record_flags |= if scope.items.has_items() { record_flag::ITEMS } else { 0 };
+        if scope.items.dropped() > 0 {
+            lane.sink.cut(scope.items.dropped());
+        }
+        let end = lane.sink.ticks();
+        let duration = end.saturating_sub(scope.start);
+        let front = timing_front((scope.path, scope.depth), sequences, (scope.start, duration), record_flags);
+        let written = buffer::write(lane, front, Some(&mut scope.items));
+        let flows = front.flows();
+        aliases.iter().filter(|alias| **alias != 0).for_each(|alias| stack::remove_flow(*alias));
+        t.last_tick.set(end);
+        if flags & lane_flag::INLINE != 0 {
+            deliver_inline(lane, written.words(), &flows);
+        }
+    }
+}
+
+/// Whether the scope around is the parent: then the future was awaited within its time.
+fn is_inside_parent(t: &Block, thread: &Thread, parent_span_id: u64) -> bool {
+    // SAFETY: the thread is set up: `current` is the base or an open frame.
+    let current = unsafe { &*t.current.get() };
+    current.root.get() != 0 && stack::ids(current, thread.prefix.load(Relaxed)).1 == parent_span_id
+}
+
+/// A poll in progress.
+struct Entered<'f> {
+    follower: &'f mut Follower,
+    previous: Option<((*const Frame, u32), *const Frame, u32)>,
+    started: Option<u64>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if let (Some(started), Some(busy)) = (self.started, &mut self.follower.busy_ticks) {
+            *busy = busy.saturating_add(self.follower.scope.sink.ticks().saturating_sub(started));
+        }
+        self.follower.has_panicked |= panicking();
+        let Some(((previous, depth), stand_in, thread)) = self.previous else { return };
+        block(|t| {
+            if t.ended.get() {
+                return;
+            }
+            let innermost = t.current.get();
+            if ptr::eq(innermost, stand_in) {
+                // SAFETY: pushed by `enter` and left only here, so it is in place.
+                stack::leave(t, unsafe { &*stand_in }, previous, depth);
+            } else {
+                reference(innermost);
+                self.follower.held = Some(Held { stand_in, innermost, depth: t.depth.get(), thread });
+                t.current.set(previous);
+                t.depth.set(depth);
+            }
+            release(t, previous);
+        });
+    }
+}
+
+/// Keeps a frame in place that the stack itself may let go of.
+fn reference(frame: *const Frame) {
+    // SAFETY: current, so it is in place.
+    stack::reference(unsafe { &*frame });
+}
+
+/// Gives such a reference back; if the frame was closed meanwhile, what is around it becomes current.
+fn release(t: &Block, frame: *const Frame) {
+    // SAFETY: kept in place by the reference.
+    stack::release_reference(t, unsafe { &*frame });
+}

@@ -1,0 +1,146 @@
+//! The frame of an open scope, and the slab it lives in.
+//!
+//! ```text
+//!  0  link   pointer to the frame of the enclosing scope; when unused, to the next unused frame
+//!  8  start  ticks
+//! 16  path   u32
+//! 20  span   u32, sequence number in this thread; 0 while unused
+//! 24  root   u32, sequence number of the outermost scope
+//! 28  word   flags u8 | lane u8 | references u16
+//! ```
+//!
+//! The owner alone writes. Others read `span`, `path` and `start` to dump open scopes, hence atomics (plain moves on
+//! x86-64 and aarch64). References count open children and suspended flows; a frame is reused only at zero, so a link
+//! never dangles. Memory is given back when the thread ends, after it was unlinked from the thread's list.
+
+use std::{
+    cell::Cell,
+    ptr,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+/// An open scope.
+#[repr(C)]
+pub(crate) struct Frame {
+    pub(crate) link: Cell<*const Frame>,
+    pub(crate) start: AtomicU64,
+    pub(crate) path: AtomicU32,
+    pub(crate) span: AtomicU32,
+    pub(crate) root: Cell<u32>,
+    pub(crate) word: Word,
+}
+
+/// Written by the owner alone, but read by the dump.
+pub(crate) struct Word(AtomicU32);
+
+impl Word {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, word: u32) {
+        self.0.store(word, Relaxed);
+    }
+}
+
+/// Flags of [`Frame::word`]. The first two pass on to children.
+pub(crate) mod flag {
+    /// The root is not this thread's own: trace and parent come from the flow table.
+    pub(crate) const FOREIGN: u32 = 1;
+    /// The root decided against recording.
+    pub(crate) const UNSAMPLED: u32 = 2;
+    /// Attributes, events, links or a failure wait in the guard.
+    pub(crate) const ITEMS: u32 = 4;
+    /// Below the limits of paths: the depth waits in the guard.
+    pub(crate) const DEEPER: u32 = 8;
+    /// Closed before a child was.
+    pub(crate) const CLOSED: u32 = 16;
+    /// No scope of this thread but a stand-in for one: attached from elsewhere, or opened before a fork.
+    pub(crate) const STAND_IN: u32 = 32;
+    /// So many references that counting stopped: stays until the thread ends.
+    pub(crate) const PINNED: u32 = 64;
+    /// Opened while the thread was unwinding already.
+    pub(crate) const BORN_PANICKING: u32 = 128;
+
+    /// What a child inherits.
+    pub(crate) const INHERITED: u32 = FOREIGN | UNSAMPLED;
+    /// One reference.
+    pub(crate) const REFERENCE: u32 = 1 << 16;
+    /// Where the lane's number stands.
+    pub(crate) const LANE_SHIFT: u32 = 8;
+}
+
+/// Anything of this set sends closing to the cold path.
+pub(crate) const HOT_MASK: u32 = 0xffff_00ff;
+
+impl Frame {
+    pub(crate) const fn new() -> Self {
+        Self {
+            link: Cell::new(ptr::null()),
+            start: AtomicU64::new(0),
+            path: AtomicU32::new(0),
+            span: AtomicU32::new(0),
+            root: Cell::new(0),
+            word: Word(AtomicU32::new(0)),
+        }
+    }
+
+    pub(crate) fn has(&self, flags: u32) -> bool {
+        self.word.get() & flags != 0
+    }
+
+    pub(crate) fn set(&self, flags: u32) {
+        self.word.set(self.word.get() | flags);
+    }
+
+    pub(crate) fn references(&self) -> u32 {
+        self.word.get() >> 16
+    }
+
+    pub(crate) fn lane(&self) -> usize {
+        (self.word.get() >> flag::LANE_SHIFT & 0xff) as usize
+    }
+}
+
+/// A run of frames that never moves.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    frames: *mut [Frame],
+}
+
+// SAFETY: other threads reach the frames only through `Segment::frames`, whose users read the atomics alone.
+unsafe impl Send for Segment {}
+
+impl Segment {
+    /// `len` frames, linked as unused ones.
+    pub(crate) fn with_len(len: usize) -> Self {
+        let frames: Box<[Frame]> = (0..len).map(|_| Frame::new()).collect();
+        let frames = Box::into_raw(frames);
+        // SAFETY: just made, and nobody else knows it.
+        let linked = unsafe { &*frames };
+        for pair in linked.windows(2) {
+            if let [frame, next] = pair {
+                frame.link.set(next);
+            }
+        }
+        Self { frames }
+    }
+
+    pub(crate) fn first(&self) -> *const Frame {
+        self.frames.cast_const().cast()
+    }
+
+    pub(crate) fn frames(&self) -> &[Frame] {
+        // SAFETY: allocated in `with_len` and freed in `drop` only.
+        unsafe { &*self.frames }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `with_len` as a box; the owner has forgotten every pointer into it (`stack::end`).
+        drop(unsafe { Box::from_raw(self.frames) });
+    }
+}

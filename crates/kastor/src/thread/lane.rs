@@ -1,0 +1,244 @@
+//! The lane of a thread into a context: the cursor of its chunk, its metric cells.
+//!
+//! The owner writes records and publishes its position with one Release store. Everyone else takes `claim` and reads
+//! what lies between the claimed position and the published one; the owner takes `claim` too before it replaces or
+//! reuses the chunk. So a record is claimed exactly once, and nothing that someone reads is overwritten.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    ptr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use super::{Chunk, Thread};
+use crate::{
+    name::Path,
+    value::{MetricType, Value},
+};
+
+/// Flags of [`Cursor::flags`]: anything set sends opening and closing to the cold path.
+pub(crate) mod lane_flag {
+    /// There is no lane here.
+    pub(crate) const VACANT: u32 = 1;
+    /// The context is switched off or shut down.
+    pub(crate) const OFF: u32 = 2;
+    /// The context has inline reporters.
+    pub(crate) const INLINE: u32 = 4;
+    /// The context does not tick by the processor's counter.
+    pub(crate) const SLOW_CLOCK: u32 = 8;
+    /// The process is a forked child that has not emitted yet.
+    pub(crate) const FORKED: u32 = 16;
+}
+
+/// The part of a lane that the hot path touches.
+#[repr(C, align(64))]
+pub(crate) struct Cursor {
+    pub(crate) flags: AtomicU32,
+    /// The lane's number, where frames carry it.
+    pub(crate) word: u32,
+    /// Where the next record goes; everything before it is published.
+    pub(crate) position: AtomicPtr<u64>,
+    /// Where records must end.
+    pub(crate) end: Cell<*mut u64>,
+    /// One slot per metric callsite.
+    pub(crate) cells: Cell<*const CellSlot>,
+    pub(crate) cells_len: Cell<u32>,
+}
+
+// SAFETY: `end`, `cells` and `cells_len` belong to the owning thread; the vacant cursor's are never written.
+unsafe impl Sync for Cursor {}
+// SAFETY: as above.
+unsafe impl Send for Cursor {}
+
+/// What `Block::lane` points to before there is a lane.
+pub(crate) static VACANT: Cursor = Cursor {
+    flags: AtomicU32::new(lane_flag::VACANT),
+    word: 0,
+    position: AtomicPtr::new(ptr::null_mut()),
+    end: Cell::new(ptr::null_mut()),
+    cells: Cell::new(ptr::null()),
+    cells_len: Cell::new(0),
+};
+
+/// The cell that a metric callsite used last on this lane.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct CellSlot {
+    /// What it was for: the path of a callsite's scope, or a handle's serial number; `u32::MAX` while unused.
+    pub(crate) key: u32,
+    /// The cell; opaque here, `aggregate` knows it.
+    pub(crate) cell: *const (),
+}
+
+/// A thread's way into a context.
+#[repr(C)]
+pub(crate) struct Lane {
+    pub(crate) cursor: Cursor,
+    pub(crate) claim: Mutex<Claim>,
+    /// Number of flows that the chunk holds at its end; published before the records that use them.
+    pub(crate) flows: AtomicU32,
+    pub(crate) thread: Arc<Thread>,
+    pub(crate) sink: Arc<dyn Sink>,
+    /// The sink's, at hand.
+    pub(crate) context_id: u64,
+    /// The metric cells of this thread; the owner's alone, `aggregate` knows the type.
+    pub(crate) cells: RefCell<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `cells` and the cursor's pointers belong to the owning thread until it ends; everything else is atomic or
+// locked.
+unsafe impl Sync for Lane {}
+// SAFETY: as above.
+unsafe impl Send for Lane {}
+
+/// The chunk, and how far others have read it.
+pub(crate) struct Claim {
+    pub(crate) chunk: Chunk,
+    /// Words from the chunk's start that were claimed.
+    pub(crate) claimed: usize,
+    /// The thread's prefix when the chunk was begun.
+    pub(crate) prefix: u64,
+}
+
+/// A run of published records with what is needed to read them.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) records: &'a [u64],
+    pub(crate) flows: &'a [u64],
+    pub(crate) thread: &'a Arc<Thread>,
+    pub(crate) prefix: u64,
+}
+
+/// A run of records that has left its thread: a chunk of its own.
+pub(crate) struct Delivery {
+    pub(crate) chunk: Chunk,
+    /// Words from the chunk's start to the first record and behind the last.
+    pub(crate) from: usize,
+    pub(crate) used: usize,
+    /// Words of the flow table at the chunk's end.
+    pub(crate) flows: usize,
+    pub(crate) thread: Arc<Thread>,
+    pub(crate) prefix: u64,
+    /// Number of records.
+    pub(crate) events: u64,
+}
+
+impl Delivery {
+    /// Copies a part out of a chunk that its owner goes on using.
+    pub(crate) fn copied(part: Part<'_>, events: u64) -> Self {
+        let (used, flows) = (part.records.len(), part.flows.len());
+        let chunk = Chunk::with_words(used + flows);
+        // SAFETY: the new chunk has room for both, and nobody else knows it yet.
+        unsafe {
+            ptr::copy_nonoverlapping(part.records.as_ptr(), chunk.words(), used);
+            ptr::copy_nonoverlapping(part.flows.as_ptr(), chunk.words().add(used), flows);
+        }
+        Self { chunk, from: 0, used, flows, thread: Arc::clone(part.thread), prefix: part.prefix, events }
+    }
+
+    /// The records with what is needed to read them.
+    pub(crate) fn part(&self) -> Part<'_> {
+        let capacity = self.chunk.capacity();
+        // SAFETY: the chunk left its thread behind: nobody writes it while the delivery exists.
+        let (records, flows) =
+            unsafe { (self.chunk.slice(self.from, self.used), self.chunk.slice(capacity - self.flows, capacity)) };
+        Part { records, flows, thread: &self.thread, prefix: self.prefix }
+    }
+
+    /// Memory that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunk.capacity() * 8
+    }
+}
+
+/// One call of `count`, `gauge` or `histogram`.
+pub(crate) struct Call<'a> {
+    pub(crate) path: Path,
+    pub(crate) depth: u32,
+    pub(crate) metric_type: MetricType,
+    pub(crate) value: Value<'a>,
+    pub(crate) labels: &'a [u64],
+    pub(crate) tick: u64,
+}
+
+/// Which metric cell is wanted, and the slot that shall remember it.
+pub(crate) struct CellWanted<'a> {
+    pub(crate) path: Path,
+    pub(crate) metric_type: MetricType,
+    pub(crate) labels: &'a [u64],
+    /// Index and key of the slot, if there is one.
+    pub(crate) slot: Option<(u32, u32)>,
+}
+
+/// Where a lane's records go: a context, as its lanes see it.
+pub(crate) trait Sink: Send + Sync {
+    /// Distinguishes contexts.
+    fn id(&self) -> u64;
+    /// Flags that lanes have now.
+    fn lane_flags(&self) -> u32;
+    /// Whether nobody can reach the context any more.
+    fn is_dead(&self) -> bool;
+    /// Whether scopes of this name are on.
+    fn wants(&self, name: &str) -> bool;
+    /// The context's clock.
+    fn ticks(&self) -> u64;
+    /// Nanoseconds since a tick of that clock.
+    fn age_ns(&self, ticks: u64) -> u64;
+    /// Whether dynamic names must have the recommended form.
+    fn is_strict(&self) -> bool;
+    /// Aggregates the records; returns how many there are.
+    fn absorb(&self, part: Part<'_>) -> u64;
+    /// Whether anyone takes deliveries.
+    fn takes_deliveries(&self) -> bool;
+    /// Hands records on, or drops and counts them.
+    fn deliver(&self, delivery: Delivery);
+    /// Where a full queue may make the emitting thread wait: called without a lock held.
+    fn wait_for_room(&self);
+    /// Serves the inline reporters with records that were just written.
+    fn inline(&self, part: Part<'_>);
+    /// Serves the inline reporters with a call of an aggregated instrument.
+    fn inline_call(&self, lane: &Lane, call: &Call<'_>);
+    /// Ticks as nanoseconds.
+    fn duration_ns(&self, ticks: u64) -> u64;
+    /// Puts a new metric cell into the lane, or finds it; opaque here, as in [`CellSlot`].
+    fn cell(&self, lane: &Lane, wanted: &CellWanted<'_>) -> *const ();
+    /// An event came that the context no longer takes.
+    fn refused(&self);
+    /// Values of an event were cut or left out.
+    fn cut(&self, values: u32);
+    /// The lane's thread ends: its metric cells leave.
+    fn end_lane(&self, lane: &Lane);
+}
+
+impl Lane {
+    /// What frames carry.
+    pub(crate) fn number(&self) -> usize {
+        (self.cursor.word >> super::flag::LANE_SHIFT) as usize
+    }
+
+    /// A lane with an empty chunk, numbered for frames.
+    pub(crate) fn new(number: u8, chunk: Chunk, thread: Arc<Thread>, sink: Arc<dyn Sink>) -> Self {
+        let words = chunk.words();
+        Self {
+            cursor: Cursor {
+                flags: AtomicU32::new(sink.lane_flags()),
+                word: u32::from(number) << super::flag::LANE_SHIFT,
+                position: AtomicPtr::new(words),
+                // SAFETY: one past the end of the allocation.
+                end: Cell::new(unsafe { words.add(chunk.capacity()) }),
+                cells: Cell::new(ptr::null()),
+                cells_len: Cell::new(0),
+            },
+            claim: Mutex::new(Claim { chunk, claimed: 0, prefix: thread.prefix.load(Relaxed) }),
+            flows: AtomicU32::new(0),
+            thread,
+            context_id: sink.id(),
+            sink,
+            cells: RefCell::new(None),
+        }
+    }
+}

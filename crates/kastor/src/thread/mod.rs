@@ -1,0 +1,161 @@
+//! The one thread-local block: data, no policy.
+//!
+//! It is const-initialised and has no destructor, so that reaching it costs one address; `lane` points to a vacant
+//! stand-in until the thread is set up, whose flags lead every hot path to its cold twin. What must be undone when the
+//! thread ends hangs on a second thread-local that is touched on first use only.
+//!
+//! ```text
+//! Block (thread-local)          Frame (32 bytes, per open scope)        Lane (per thread and context)
+//!   current ──────────────────▶   link ──▶ the scope around it            flags, position, end   the chunk's cursor
+//!   free    ──▶ unused frames     start, path, span, root                 cells                  metric cells
+//!   lane    ──▶ current lane      word = flags | lane | references        claim: Mutex<Claim>    the chunk itself
+//! ```
+
+mod chunk;
+mod frame;
+mod items;
+mod lane;
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    ptr,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+pub(crate) use self::{
+    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS},
+    frame::{Frame, HOT_MASK, Segment, flag},
+    items::{FRONT_WORDS, ItemBuffer},
+    lane::{Call, CellSlot, CellWanted, Claim, Cursor, Delivery, Lane, Part, Sink, VACANT, lane_flag},
+};
+
+/// What the current thread knows. One cache line and a little more.
+pub(crate) struct Block {
+    /// Innermost open scope of this flow; `base` when there is none.
+    pub(crate) current: Cell<*const Frame>,
+    /// Frames that wait to be used, linked.
+    pub(crate) free: Cell<*const Frame>,
+    /// The lane of the current context.
+    pub(crate) lane: Cell<*const Cursor>,
+    /// What others see of this thread; null until it is set up and after its end.
+    pub(crate) thread: Cell<*const Thread>,
+    /// All lanes of this thread, by the number that frames carry.
+    pub(crate) lanes: Cell<*const *const Lane>,
+    pub(crate) lanes_len: Cell<u32>,
+    /// Item buffers that wait to be used, linked.
+    pub(crate) items: Cell<*mut ItemBuffer>,
+    /// Sequence number of the newest scope.
+    pub(crate) sequence: Cell<u32>,
+    /// Scopes that are open around `current`, itself included.
+    pub(crate) depth: Cell<u32>,
+    /// The newest tick that this thread read.
+    pub(crate) last_tick: Cell<u64>,
+    /// Whether an inline reporter is being served: events from inside it are not delivered to it again.
+    pub(crate) delivering: Cell<bool>,
+    /// Whether the thread is past its last event.
+    pub(crate) ended: Cell<bool>,
+    /// The current context, if a guard chose one for this thread: opaque here, the context's own business.
+    pub(crate) chosen: Cell<*const ()>,
+    /// Stands for "no scope is open".
+    pub(crate) base: Frame,
+}
+
+thread_local! {
+    static BLOCK: Block = const {
+        Block {
+            current: Cell::new(ptr::null()),
+            free: Cell::new(ptr::null()),
+            lane: Cell::new(&raw const lane::VACANT),
+            thread: Cell::new(ptr::null()),
+            lanes: Cell::new(ptr::null()),
+            lanes_len: Cell::new(0),
+            items: Cell::new(ptr::null_mut()),
+            sequence: Cell::new(0),
+            depth: Cell::new(0),
+            last_tick: Cell::new(0),
+            delivering: Cell::new(false),
+            ended: Cell::new(false),
+            chosen: Cell::new(ptr::null()),
+            base: Frame::new(),
+        }
+    };
+}
+
+thread_local! {
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the current thread as one of the library's own.
+pub(crate) fn mark_as_own() {
+    IS_OWN.with(|own| own.set(true));
+}
+
+/// Whether the current thread is one of the library's own.
+pub(crate) fn is_own() -> bool {
+    IS_OWN.with(Cell::get)
+}
+
+/// Random, from the operating system, once per process. A forked child shares it and mixes in its own number.
+pub(crate) fn process_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
+}
+
+/// Calls `f` with this thread's block. Works during the thread's teardown too.
+#[inline(always)]
+pub(crate) fn block<R>(f: impl FnOnce(&Block) -> R) -> R {
+    BLOCK.with(f)
+}
+
+/// A thread as others see it.
+pub struct Thread {
+    /// Number of the thread in this process, from 1; never used twice.
+    pub(crate) index: u32,
+    /// The operating system's number for it.
+    pub(crate) os_id: u64,
+    pub(crate) name: String,
+    /// Whether it is one of the library's own: what happens on it is not delivered.
+    pub(crate) is_own: bool,
+    /// Distinguishes this thread's ids from all others'; redrawn after a fork and when sequence numbers run out.
+    pub(crate) prefix: AtomicU64,
+    /// Where its frames live, for the dump of open scopes.
+    pub(crate) segments: Mutex<Vec<Segment>>,
+    /// Its lanes, for those who claim what was published.
+    pub(crate) lanes: Mutex<Vec<Arc<Lane>>>,
+}
+
+impl std::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "thread {} ({:?})", self.index, self.name)
+    }
+}
+
+impl Thread {
+    pub(crate) fn current(prefix: u64) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        Self {
+            index: NEXT.fetch_add(1, Relaxed),
+            os_id: os_id(),
+            name: std::thread::current().name().unwrap_or("").to_owned(),
+            is_own: IS_OWN.with(Cell::get),
+            prefix: AtomicU64::new(prefix),
+            segments: Mutex::new(Vec::new()),
+            lanes: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn os_id() -> u64 {
+    // SAFETY: the call takes no arguments and cannot fail.
+    u64::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn os_id() -> u64 {
+    0
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask bench`: builds the workspace `bench/`, which has the peers and a lock file of its own, and runs it.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use crate::{misuse, steps::cargo};
+
+const GATES: [&str; 4] = ["core", "python", "export", "view"];
+
+/// Builds and runs the benchmarks; their arguments and their exit code pass through.
+pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
+    if let Err(sentence) = understood(arguments) {
+        return misuse(&sentence);
+    }
+    let folder = root.join("bench");
+    // From inside of the folder, so that its own `.cargo/config.toml` counts, if it has one.
+    let mut build = cargo(&["build", "--release", "--locked", "--target-dir", "target"]);
+    match build.current_dir(&folder).status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => return failed(&format!("building bench/: {status}")),
+        Err(error) => return failed(&format!("building bench/: {error}")),
+    }
+    // From the caller's folder, which `--json FILE` is relative to.
+    match Command::new(folder.join("target/release/kastor-bench")).args(arguments).status() {
+        Ok(status) => match status.code().map(u8::try_from) {
+            Some(Ok(code)) => ExitCode::from(code),
+            _ => failed(&format!("kastor-bench: {status}")),
+        },
+        Err(error) => failed(&format!("kastor-bench: {error}")),
+    }
+}
+
+/// Finds a mistyped argument before a build of minutes does.
+fn understood(arguments: &[&str]) -> Result<(), String> {
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match (*argument, rest.clone().next()) {
+            ("--instructions", _) => {}
+            ("--gate", Some(gate)) if !GATES.contains(gate) => {
+                return Err(format!("no such gate: {gate}; there are {}", GATES.join(", ")));
+            }
+            ("--only" | "--json" | "--gate", Some(_)) => {
+                rest.next();
+            }
+            ("--only" | "--json" | "--gate", None) => return Err(format!("{argument} needs a value")),
+            (other, _) => return Err(format!("bench has no argument {other}")),
+        }
+    }
+    Ok(())
+}
+
+fn failed(sentence: &str) -> ExitCode {
+    eprintln!("xtask bench: {sentence}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::understood;
+
+    #[test]
+    fn arguments_are_checked_before_the_build() {
+        let good: [&[&str]; 4] = [
+            &[],
+            &["--only", "scope", "--json", "out.json"],
+            &["--instructions", "--gate", "core"],
+            &["--gate", "view"],
+        ];
+        for arguments in good {
+            assert_eq!(understood(arguments), Ok(()), "{arguments:?}");
+        }
+        let bad: [&[&str]; 4] = [&["--only"], &["--gate", "speed"], &["--fast"], &["scope"]];
+        for arguments in bad {
+            assert!(understood(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask check`: everything that can be said about the code without running it.
+
+mod length;
+mod licence;
+mod packages;
+
+use std::{path::Path, process::ExitCode};
+
+use crate::steps::{Steps, cargo, has, with_flags};
+use packages::Packages;
+
+/// Runs every check.
+pub(crate) fn check(root: &Path) -> ExitCode {
+    let mut steps = Steps::new("check", root);
+    steps.run("format", cargo(&["fmt", "--all", "--check"]));
+    steps.run("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    steps.run("documentation", {
+        let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--lib"]);
+        doc.env("RUSTDOCFLAGS", with_flags("RUSTDOCFLAGS", "-D warnings"));
+        doc
+    });
+    supply_chain(&mut steps);
+    steps.ask("core dependencies", |root| Packages::read(root)?.core_is_small());
+    steps.ask("file lengths", length::files_stay_readable);
+    steps.run("layering", cargo(&["test", "--quiet", "--package", "kastor", "--test", "layering"]));
+    oldest_compiler(&mut steps, root);
+    steps.finish()
+}
+
+/// Licences, banned packages and sources: cargo-deny where it is installed, else the same lists read by us.
+fn supply_chain(steps: &mut Steps) {
+    if has(&["deny", "--version"]) {
+        println!("\nlicences, bans and sources: asking cargo-deny");
+        steps.run("supply chain", cargo(&["deny", "--locked", "check", "licenses", "bans", "sources"]));
+    } else {
+        println!(
+            "\nlicences, bans and sources: cargo-deny is NOT INSTALLED; \
+             xtask asks the lists of deny.toml by itself from `cargo metadata`"
+        );
+        steps.ask("supply chain", |root| Packages::read(root)?.obey_deny_lists(root));
+    }
+}
+
+/// The core promises an older compiler than the rest of the workspace needs.
+fn oldest_compiler(steps: &mut Steps, root: &Path) {
+    const NAME: &str = "oldest compiler";
+    let oldest = match Packages::read(root).and_then(|packages| packages.core_rust_version()) {
+        Ok(oldest) => oldest,
+        Err(faults) => return steps.ask(NAME, |_| Err(faults)),
+    };
+    let toolchain = format!("+{oldest}");
+    if !has(&[&toolchain, "--version"]) {
+        return steps.skip(NAME, &format!("Rust {oldest} is not installed"));
+    }
+    let mut build = cargo(&[&toolchain, "check", "--locked", "--package", "kastor", "--lib"]);
+    build.env("CARGO_TARGET_DIR", crate::test::target_folder(root, "oldest"));
+    steps.run(NAME, build);
+}

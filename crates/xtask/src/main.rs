@@ -1,0 +1,62 @@
+//! The repository's own commands, run as `cargo xtask COMMAND`.
+//!
+//! Each command is a row of steps. A step inherits the terminal, so that the closing lines of compiler and test runners are
+//! seen as they are; a failed step does not stop the ones after it, and the last line says how each of them ended.
+
+mod bench;
+mod check;
+mod steps;
+mod test;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+const USAGE: &str = "\
+cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
+cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
+cargo xtask bench [--only P] [--json FILE] [--instructions] [--gate core|python|export|view]
+                                       builds bench/ and runs it with these arguments
+cargo xtask integration                tests against real services";
+
+/// The exit code for a command that was not understood or does not exist yet.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let root = repository();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["check"] => check::check(&root),
+        ["test"] => test::test(&root, test::Depth::Usual),
+        ["test", "--deep"] => test::test(&root, test::Depth::Deep),
+        ["bench", rest @ ..] => bench::bench(&root, rest),
+        ["integration"] => integration(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        [] => misuse("a command is missing"),
+        other => misuse(&format!("no such command: {}", other.join(" "))),
+    }
+}
+
+/// Says what was wrong and what would be right.
+fn misuse(sentence: &str) -> ExitCode {
+    eprintln!("xtask: {sentence}\n\n{USAGE}");
+    ExitCode::from(MISUSE)
+}
+
+fn integration() -> ExitCode {
+    eprintln!("xtask integration: this repository has no integration tests yet; nothing was run");
+    ExitCode::from(MISUSE)
+}
+
+/// The folder of the workspace: two above this package. Cargo names it at run time; built code may have been moved.
+fn repository() -> PathBuf {
+    let package =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.ancestors().nth(2).map_or_else(|| package.clone(), Path::to_path_buf)
+}
