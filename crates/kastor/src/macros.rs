@@ -135,8 +135,8 @@ macro_rules! __attributes {
 macro_rules! __record {
     ($type:ident [] $name:literal, $amount:expr, $($key:ident = $label:literal),* $(,)?) => {
         $crate::__private::record_static($crate::__callsite!(metric, $name $(, stringify!($key))*),
-            $crate::__private::MetricType::$type, $crate::__private::Amount::from($amount),
-            &[$($crate::__private::Value::from($label)),*])
+            ($crate::__private::MetricType::$type, $crate::__private::Amount::from($amount)),
+            || [$($crate::__private::Value::from($label)),*])
     };
     ($type:ident [] $name:literal, $amount:expr, $($labels:tt)*) => {
         $crate::__attributes!([record_dynamic] [] metric [$name, ($crate::__private::MetricType::$type,

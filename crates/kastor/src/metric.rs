@@ -18,7 +18,7 @@ use crate::{
     callsite::{self, Callsite, Key},
     context::{Telemetry, current_lane},
     dispatch,
-    name::{Name, Path, find_path, name, path},
+    name::{Name, Path, known_path, name, path},
     record::{self, flag as record_flag},
     scope::{checked, deliver_inline},
     sync::lock,
@@ -64,10 +64,10 @@ impl Amount {
     }
 
     #[inline(always)]
-    fn record(self, metric_type: MetricType, cell: &Cell, tick: u64) {
+    fn record(self, metric_type: MetricType, cell: &Cell, t: &Block) {
         match metric_type {
             MetricType::Counter => self.add_to(cell),
-            _ => cell.record(metric_type, self.as_f64(), tick),
+            _ => cell.record(metric_type, self.as_f64(), t.last_tick.get()),
         }
     }
 }
@@ -86,16 +86,19 @@ amounts!(u8 => Unsigned as u64, u16 => Unsigned as u64, u32 => Unsigned as u64, 
     usize => Unsigned as u64, i8 => Signed as i64, i16 => Signed as i64, i32 => Signed as i64, i64 => Signed as i64,
     isize => Signed as i64, f32 => Float as f64, f64 => Float as f64);
 
-/// Records into the series of a callsite: its name under the current path, without labels or with literal ones.
+/// Records into the series of a callsite: its name under the current path, without labels or with literal ones, which
+/// are made only when the series is looked up.
 #[inline(always)]
-pub fn record_static(site: &'static Callsite, metric_type: MetricType, amount: Amount, labels: &[Value<'_>]) {
+pub fn record_static<'v, const N: usize>(
+    site: &'static Callsite,
+    (metric_type, amount): (MetricType, Amount),
+    labels: impl FnOnce() -> [Value<'v>; N],
+) {
     if site.state() != callsite::OFF {
-        block(|t| {
-            if let Some(cell) = remembered(t, site.index(), current_path(t)) {
-                return amount.record(metric_type, cell, t.last_tick.get());
-            }
-            record_cold(t, None, Named::Site(site), metric_type, amount, (site.keys(), labels), true);
-        });
+        let is_done = block(|t| with_remembered(t, site.index(), || current_path(t), |cell| amount.record(metric_type, cell, t)));
+        if !is_done {
+            record_cold(None, site, metric_type, amount, &labels(), true);
+        }
     }
 }
 
@@ -107,8 +110,7 @@ pub fn record_dynamic<'v, const N: usize>(
     labels: impl FnOnce() -> [Value<'v>; N],
 ) {
     if site.state() != callsite::OFF {
-        let labels = labels();
-        block(|t| record_cold(t, None, Named::Site(site), metric_type, amount, (site.keys(), &labels), false));
+        record_cold(None, site, metric_type, amount, &labels(), false);
     }
 }
 
@@ -121,41 +123,39 @@ pub fn record_in<'v, const N: usize>(
     labels: impl FnOnce() -> [Value<'v>; N],
 ) {
     if site.state() != callsite::OFF && telemetry.is_enabled() {
-        let labels = labels();
-        block(|t| record_cold(t, Some(telemetry), Named::Site(site), metric_type, amount, (site.keys(), &labels), false));
+        record_cold(Some(telemetry), site, metric_type, amount, &labels(), false);
     }
 }
 
-/// The current scope's path; zero before the thread is set up.
+/// The current scope's path, on a thread with a lane.
 #[inline(always)]
 fn current_path(t: &Block) -> u32 {
-    // SAFETY: null before the thread is set up, else the base or an open frame.
-    unsafe { t.current.get().as_ref() }.map_or(0, |frame| frame.path.load(Relaxed))
+    // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+    unsafe { &*t.current.get() }.path.load(Relaxed)
 }
 
-/// The cell in the slot `index` of the current lane, if it is there for `key`.
+/// Calls `f` with the cell in the slot `index` of the current lane, if that remembers one for `key`.
 #[inline(always)]
-fn remembered(t: &Block, index: u32, key: u32) -> Option<&Cell> {
+fn with_remembered(t: &Block, index: u32, key: impl FnOnce() -> u32, f: impl FnOnce(&Cell)) -> bool {
     // SAFETY: the vacant cursor or one of a lane of this thread.
     let cursor = unsafe { &*t.lane.get() };
     if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !lane_flag::SLOW_CLOCK != 0 {
-        return None;
+        return false;
     }
     // SAFETY: within the slots, whose memory the lane keeps.
     let slot = unsafe { &*cursor.cells.get().add(index as usize) };
+    if slot.key != key() {
+        return false;
+    }
     // SAFETY: a slot with a key holds a cell that the lane keeps.
-    if slot.key == key { Some(unsafe { &*slot.cell.cast::<Cell>() }) } else { None }
+    f(unsafe { &*slot.cell.cast::<Cell>() });
+    true
 }
 
-#[derive(Clone, Copy)]
-enum Named<'a> {
-    Site(&'static Callsite),
-    Text(&'a str),
-}
 
 /// This thread's lane into the context, if that is on.
-fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, named: Named<'_>) -> Option<&'t Lane> {
-    if let Named::Site(site) = named {
+fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, site: Option<&'static Callsite>) -> Option<&'t Lane> {
+    if let Some(site) = site {
         if site.state() == callsite::NEW && site.register() == callsite::OFF {
             return None;
         }
@@ -183,34 +183,37 @@ fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, named: Named<'_>) -> Op
 #[cold]
 #[inline(never)]
 fn record_cold(
-    t: &Block,
     telemetry: Option<&Telemetry>,
-    named: Named<'_>,
+    site: &'static Callsite,
     metric_type: MetricType,
     amount: Amount,
-    (keys, labels): (&[Key], &[Value<'_>]),
+    labels: &[Value<'_>],
     is_static: bool,
 ) {
-    let Some(lane) = lane(t, telemetry, named) else { return };
-    with_items(t, keys, labels, |items| {
-        let parent = Path(current_path(t));
-        let (metric, slot) = match named {
-            Named::Site(site) => (site.name(), is_static.then_some((site.index(), parent.0))),
-            Named::Text(text) => (checked(lane, text), None),
-        };
-        let path = path(parent, metric);
-        let wanted = CellWanted { path, metric_type, labels: items.items(), slot };
-        let cell = lane.sink.cell(lane, &wanted).cast::<Cell>();
-        // SAFETY: the lane keeps the cell while it is one of its members, which only this thread changes.
-        if let Some(cell) = unsafe { cell.as_ref() } {
-            amount.record(metric_type, cell, t.last_tick.get());
-        }
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            let (depth, tick, value) = (t.depth.get(), t.last_tick.get(), amount.as_value());
-            let call = Call { path, depth, metric_type, value, labels: items.items(), tick };
-            lane.sink.inline_call(lane, &call);
-        }
+    block(|t| {
+        let Some(lane) = lane(t, telemetry, Some(site)) else { return };
+        with_items(t, site.keys(), labels, |items| {
+            let parent = Path(current_path(t));
+            let slot = is_static.then_some((site.index(), parent.0));
+            let path = path(parent, site.name());
+            let wanted = CellWanted { path, metric_type, labels: items.items(), slot };
+            record_in_lane(t, lane, &wanted, t.depth.get(), amount);
+        });
     });
+}
+
+/// Records into the lane's cell, and serves inline reporters with the call.
+fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, depth: u32, amount: Amount) {
+    let &CellWanted { path, metric_type, labels, .. } = wanted;
+    let cell = lane.sink.cell(lane, wanted).cast::<Cell>();
+    // SAFETY: the lane keeps the cell while it is one of its members, which only this thread changes.
+    if let Some(cell) = unsafe { cell.as_ref() } {
+        amount.record(metric_type, cell, t);
+    }
+    if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+        let (tick, value) = (t.last_tick.get(), amount.as_value());
+        lane.sink.inline_call(lane, &Call { path, depth, metric_type, value, labels, tick });
+    }
 }
 
 /// Calls `f` with the values in a buffer.
@@ -272,7 +275,7 @@ fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> 
     // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
     let scope = unsafe { &*t.current.get() };
     let (parent, cached) = (scope.path.load(Relaxed), site.cache());
-    let path = if (cached >> 32) as u32 == parent { Some(Path(cached as u32)) } else { find_path(Path(parent), site.name()) };
+    let path = if (cached >> 32) as u32 == parent { Some(Path(cached as u32)) } else { known_path(Path(parent), site.name()) };
     let position = cursor.position.load(Relaxed);
     let left = (cursor.end.get() as usize).wrapping_sub(position as usize);
     let Some(path) = path.filter(|path| !path.is_deeper()) else { return false };
@@ -295,7 +298,7 @@ fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> 
 #[inline(never)]
 fn event_cold(telemetry: Option<&Telemetry>, site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>]) {
     block(|t| {
-        if let Some(lane) = lane(t, telemetry, Named::Site(site)) {
+        if let Some(lane) = lane(t, telemetry, Some(site)) {
             let parent = Path(current_path(t));
             let path = path(parent, site.name());
             site.remember(parent.0, path.0);
@@ -348,7 +351,7 @@ impl Telemetry {
     /// Records a metric event whose name the program makes up at run time.
     pub fn metric<'v>(&self, metric: &str, value: impl Into<Value<'v>>, attributes: &[(&str, Value<'_>)]) {
         block(|t| {
-            let Some(lane) = lane(t, Some(self), Named::Text(metric)) else { return };
+            let Some(lane) = lane(t, Some(self), None) else { return };
             let path = path(Path(current_path(t)), checked(lane, metric));
             write_event(t, lane, path, value.into(), |items| {
                 attributes.iter().for_each(|(key, value)| items.attribute(name(key), value));
@@ -439,7 +442,7 @@ impl Drop for Bound {
 impl Handle {
     fn new(telemetry: &Telemetry, metric: &str, metric_type: MetricType, labels: &[(&str, Value<'_>)]) -> Self {
         let bound = block(|t| {
-            let lane = lane(t, Some(telemetry), Named::Text(metric))?;
+            let lane = lane(t, Some(telemetry), None)?;
             let path = path(Path(current_path(t)), checked(lane, metric));
             with_items(t, &[], &[], |items| {
                 labels.iter().for_each(|(key, value)| items.attribute(name(key), value));
@@ -454,9 +457,10 @@ impl Handle {
 
     #[inline]
     fn record(&self, amount: Amount) {
-        block(|t| match remembered(t, self.index, self.serial) {
-            Some(cell) => amount.record(self.metric_type, cell, t.last_tick.get()),
-            None => self.record_cold(t, amount),
+        block(|t| {
+            if !with_remembered(t, self.index, || self.serial, |cell| amount.record(self.metric_type, cell, t)) {
+                self.record_cold(t, amount);
+            }
         });
     }
 
@@ -464,18 +468,15 @@ impl Handle {
     #[inline(never)]
     fn record_cold(&self, t: &Block, amount: Amount) {
         let Some(bound) = &self.bound else { return };
-        let Some(lane) = lane(t, Some(&bound.telemetry), Named::Text("")) else { return };
+        // SAFETY: the vacant cursor or one of a lane of this thread.
+        if unsafe { &*t.lane.get() }.flags.load(Relaxed) & lane_flag::VACANT != 0 {
+            // Where the handle's context is the current one, the hot path finds its lane from now on.
+            current_lane(t);
+        }
+        let Some(lane) = lane(t, Some(&bound.telemetry), None) else { return };
         let Bound { path, depth, ref labels, index, .. } = **bound;
-        let metric_type = self.metric_type;
-        let wanted = CellWanted { path, metric_type, labels, slot: Some((index, self.serial)) };
-        let cell = lane.sink.cell(lane, &wanted).cast::<Cell>();
-        // SAFETY: as in the free `record_cold`.
-        if let Some(cell) = unsafe { cell.as_ref() } {
-            amount.record(metric_type, cell, t.last_tick.get());
-        }
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            let (tick, value) = (t.last_tick.get(), amount.as_value());
-            lane.sink.inline_call(lane, &Call { path, depth, metric_type, value, labels, tick });
-        }
+        let slot = Some((index, self.serial));
+        let wanted = CellWanted { path, metric_type: self.metric_type, labels, slot };
+        record_in_lane(t, lane, &wanted, depth, amount);
     }
 }

@@ -198,8 +198,9 @@ fn series_row(series: &SeriesAggregate) -> [String; 10] {
         figure(series.last()),
         figure(series.min()),
         figure(series.max()),
-        figure(quantile(series, 0.5)),
-        figure(quantile(series, 0.95)),
+        // More than three digits of these would be noise.
+        figure(quantile(series, 0.5).map(|value| rounded(value, 3))),
+        figure(quantile(series, 0.95).map(|value| rounded(value, 3))),
         not_finite(series).map_or(String::new(), |count| count.to_string()),
     ]
 }
@@ -265,14 +266,18 @@ fn time(duration: Duration) -> String {
     }
 }
 
-/// Six digits at most, never a page of them.
+/// Six digits at most, unless it is an integer; never a page of them.
 fn short(number: f64) -> String {
-    let rounded = format!("{number:.5e}").parse().unwrap_or(number);
     match number.abs() {
         0.0 => "0".to_owned(),
-        1e-4..1e15 => if number.fract() == 0.0 { number } else { rounded }.to_string(),
-        _ => format!("{rounded:e}"),
+        1e-4..1e15 if number.fract() == 0.0 => number.to_string(),
+        1e-4..1e15 => rounded(number, 6).to_string(),
+        _ => format!("{:e}", rounded(number, 6)),
     }
+}
+
+fn rounded(number: f64, digits: usize) -> f64 {
+    format!("{number:.*e}", digits.saturating_sub(1)).parse().unwrap_or(number)
 }
 
 fn json_text(text: &str) -> String {

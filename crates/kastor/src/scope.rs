@@ -33,7 +33,7 @@ use crate::{
     clock::raw_ticks,
     context::{Telemetry, current_lane},
     dispatch,
-    name::{Name, Path, find_path, is_recommended, name, path},
+    name::{Name, Path, is_recommended, known_path, name, path},
     record::{self, flag as record_flag},
     stack::{self, Attached, Carrier},
     thread::{Block, Cursor, Frame, HOT_MASK, ItemBuffer, Lane, Part, Sink, Thread, block, flag, lane_flag},
@@ -297,7 +297,7 @@ fn open_hot<'t>(t: &'t Block, site: &'static Callsite) -> Option<(&'t Frame, u32
     let path = if (cached >> 32) as u32 == parent_path {
         Path(cached as u32)
     } else {
-        find_path(Path(parent_path), site.name())?
+        known_path(Path(parent_path), site.name())?
     };
     if path.is_deeper() {
         return None;

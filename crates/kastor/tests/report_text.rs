@@ -46,11 +46,11 @@ fn the_tree_shows_the_largest_first_with_aligned_figures() {
     assert_eq!(
         program.tele.report().to_string(),
         "\
-scope    calls  errors   total     self      min      max      p50      p95      p99
-job          1       1  200 ms  60.0 ms   200 ms   200 ms   200 ms   200 ms   200 ms
-  write      1       0  100 ms   100 ms   100 ms   100 ms   100 ms   100 ms   100 ms
-  parse      2       0  40.0 ms  40.0 ms  10.0 ms  30.0 ms  10.0 ms  30.0 ms  30.0 ms
-tiny         1       0  250 ns   250 ns   250 ns   250 ns   250 ns   250 ns   250 ns
+scope    calls  errors    total     self      min      max      p50      p95      p99
+job          1       1   200 ms  60.0 ms   200 ms   200 ms   200 ms   200 ms   200 ms
+  write      1       0   100 ms   100 ms   100 ms   100 ms   100 ms   100 ms   100 ms
+  parse      2       0  40.0 ms  40.0 ms  10.0 ms  30.0 ms  10.4 ms  29.5 ms  29.5 ms
+tiny         1       0   250 ns   250 ns   250 ns   250 ns   250 ns   250 ns   250 ns
 "
     );
 }
@@ -102,10 +102,10 @@ fn each_instrument_shows_its_own_figures() {
     assert_eq!(
         program.tele.report().to_string(),
         "\
-metric               type  calls  sum  last  min  max      p50  p95  not finite
+metric               type  calls  sum  last  min  max  p50  p95  not finite
 items{kind=md}    counter      2    7
-queue               gauge      3        0.3  0.3    4                         1
-size [By]       histogram      3             100  300  206.143  300
+queue               gauge      3        0.3  0.3    4                     1
+size [By]       histogram      3             100  300  206  292
 "
     );
 }
@@ -205,6 +205,7 @@ fn hostile_names_and_labels_are_escaped() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_path_beyond_all_limits_is_printed() {
     let program = Program::new();
     let mut scopes: Vec<_> = (0..2_000).map(|_| program.tele.scope("level")).collect();

@@ -204,6 +204,7 @@ fn only_the_newest_entries_are_kept_but_everything_is_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_thousand_entries_are_the_default() {
     let program = Program::new();
     (0..1_500).for_each(|_| program.run("step", 1));
@@ -212,6 +213,7 @@ fn a_thousand_entries_are_the_default() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_number_of_scopes_is_bounded_and_the_rest_is_counted_together() {
     let program = Program::reporting_to(SimpleReporter::with_max_entries_per_scope(1));
     for number in 0..10_100 {
@@ -272,6 +274,7 @@ fn hostile_names_never_reach_the_report_raw() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_very_deep_path_is_printed_without_recursion_and_in_bounded_space() {
     let program = Program::new();
     for _ in 0..3 {
@@ -289,6 +292,7 @@ fn a_very_deep_path_is_printed_without_recursion_and_in_bounded_space() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn many_threads_write_while_others_read() {
     let program = Program::new();
     thread::scope(|threads| {

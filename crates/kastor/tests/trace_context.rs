@@ -142,6 +142,7 @@ fn a_parent_out_of_format_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn every_single_change_of_a_character_is_noticed() {
     let good = header("00", "01");
     for at in 0..good.len() {
@@ -416,6 +417,7 @@ fn a_header_that_must_be_shorter_loses_long_members_first_then_the_oldest() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn hostile_headers_cost_no_more_than_their_length() {
     let megabytes = 4 << 20;
     for text in
@@ -432,6 +434,7 @@ fn hostile_headers_cost_no_more_than_their_length() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn whatever_is_accepted_comes_back_unchanged() {
     // Words of the format's own characters in random order: most are refused, some are not.
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;

@@ -6,7 +6,7 @@
 use std::sync::{
     Mutex,
     atomic::{
-        AtomicBool, AtomicI64, AtomicU64,
+        AtomicBool, AtomicU64,
         Ordering::Relaxed,
     },
 };
@@ -19,12 +19,13 @@ use crate::{
 /// What one thread recorded into one series.
 pub(crate) struct Cell {
     calls: AtomicU64,
-    integers: AtomicI64,
+    /// Sum of the increments that are not negative.
+    integers: AtomicU64,
     /// Bits of the sum of everything that is no integer.
     floats: AtomicU64,
     is_float: AtomicBool,
     was_negative: AtomicBool,
-    /// What no longer fitted into `integers`.
+    /// What does not fit into `integers`, and all that is negative.
     carried: Mutex<i128>,
     last: AtomicU64,
     last_tick: AtomicU64,
@@ -47,7 +48,7 @@ impl Cell {
     pub(crate) fn new() -> Self {
         Self {
             calls: AtomicU64::new(0),
-            integers: AtomicI64::new(0),
+            integers: AtomicU64::new(0),
             floats: AtomicU64::new(0),
             is_float: AtomicBool::new(false),
             was_negative: AtomicBool::new(false),
@@ -62,7 +63,7 @@ impl Cell {
     #[inline(always)]
     pub(crate) fn add_unsigned(&self, increment: u64) {
         self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
-        match self.integers.load(Relaxed).checked_add_unsigned(increment) {
+        match self.integers.load(Relaxed).checked_add(increment) {
             Some(sum) => self.integers.store(sum, Relaxed),
             None => self.carry(i128::from(increment)),
         }

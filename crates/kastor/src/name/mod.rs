@@ -17,7 +17,7 @@ use std::sync::{
 pub use self::{path::Path, validate::check_literal};
 pub(crate) use self::{
     glob::Glob,
-    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, find_path, known_paths, path},
+    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, known_path, known_paths, path},
     validate::is_recommended,
 };
 use self::table::{Segments, Table};

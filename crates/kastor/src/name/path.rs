@@ -99,8 +99,14 @@ pub(crate) fn path(parent: Path, name: Name) -> Path {
 
 /// The same, if it is known already.
 #[inline]
-pub(crate) fn find_path(parent: Path, name: Name) -> Option<Path> {
+fn find_path(parent: Path, name: Name) -> Option<Path> {
     INDEX.find(key(parent, name), |_| true).map(Path)
+}
+
+/// The same, out of line: for hot paths that have asked the callsite's cache before.
+#[inline(never)]
+pub(crate) fn known_path(parent: Path, name: Name) -> Option<Path> {
+    find_path(parent, name)
 }
 
 #[inline]

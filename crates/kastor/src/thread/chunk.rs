@@ -9,6 +9,8 @@
 //! low). Records of such a root carry the alias as their `root`. Each chunk names its flows itself, so that any chunk
 //! can be read alone.
 
+use std::mem::MaybeUninit;
+
 /// A thread's first chunk is this small; later ones double up to the maximum.
 pub(crate) const MIN_CHUNK_WORDS: usize = 64;
 /// 32 KiB: fits the first-level cache, and the cost of retiring it vanishes among a thousand records.
@@ -29,7 +31,8 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     pub(crate) fn with_words(capacity: usize) -> Self {
-        Self { words: Box::into_raw(vec![0u64; capacity].into_boxed_slice()).cast(), capacity }
+        let memory: Box<[MaybeUninit<u64>]> = Box::new_uninit_slice(capacity);
+        Self { words: Box::into_raw(memory).cast(), capacity }
     }
 
     pub(crate) fn words(&self) -> *mut u64 {
@@ -43,18 +46,19 @@ impl Chunk {
     /// The words from `from` to `to`.
     ///
     /// # Safety
-    /// They lie within the capacity, were published to this thread, and nobody writes them while the slice lives.
+    /// They lie within the capacity, were written and published to this thread, and nobody writes them while the slice lives.
     pub(crate) unsafe fn slice(&self, from: usize, to: usize) -> &[u64] {
         debug_assert!(from <= to && to <= self.capacity);
-        // SAFETY: in bounds as the caller says; initialised since `with_words` zeroes.
+        // SAFETY: in bounds and initialised, as the caller says.
         unsafe { std::slice::from_raw_parts(self.words.add(from), to - from) }
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        let memory = std::ptr::slice_from_raw_parts_mut(self.words.cast::<MaybeUninit<u64>>(), self.capacity);
         // SAFETY: allocated in `with_words` with just this length.
-        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.words, self.capacity)) });
+        drop(unsafe { Box::from_raw(memory) });
     }
 }
 

@@ -108,7 +108,11 @@ pub(crate) fn process_seed() -> u64 {
 /// Calls `f` with this thread's block. Works during the thread's teardown too.
 #[inline(always)]
 pub(crate) fn block<R>(f: impl FnOnce(&Block) -> R) -> R {
-    BLOCK.with(f)
+    // `with` takes the closure as a value and may not be inlined around a large one; around this one it is.
+    let block = BLOCK.with(ptr::from_ref);
+    // SAFETY: the block has no destructor: it is in place for as long as code runs on this thread, and `f` cannot take
+    // the reference along.
+    f(unsafe { &*block })
 }
 
 /// A thread as others see it.

@@ -1,0 +1,7 @@
+//! A program that only reports itself: what "linking it" is measured against.
+
+mod report;
+
+fn main() {
+    report::print();
+}

@@ -1,0 +1,103 @@
+//! The arguments of the command, and what becomes of wrong ones: one line with a hint instead of a page.
+
+use std::ffi::OsString;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// More worker threads are taken for a mistake.
+const MOST_WORKERS: u16 = 1024;
+
+/// What the arguments ask for.
+pub(crate) enum Parsed {
+    /// A text of our own, help or version, with terminal styles in it.
+    Help(String),
+    /// Something to do.
+    Command(Command),
+}
+
+/// Reads the arguments, the program's name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => Ok(Parsed::Command(arguments.command)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Help(error.render().ansi().to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+                Err(Failure::new("no command given", "try `kastor demo`, `kastor doctor` or `kastor --help`"))
+            }
+            _ => Err(Failure::new(first_paragraph(&error.render().to_string()), "try `kastor --help`")),
+        },
+    }
+}
+
+/// What clap says before its first empty line, as one line; the usage and tips that follow are one `--help` away.
+fn first_paragraph(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[derive(Parser)]
+#[command(
+    name = "kastor",
+    version,
+    about = "Telemetry that costs two clock reads: see it work, and see what it costs here",
+    after_help = "Examples:\n  kastor demo                      the repository you are in\n  kastor demo ~/notes --threads 4  another folder\n  kastor doctor --json             facts about this machine, for a program"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run an instrumented document pipeline over real files and show what kastor saw
+    Demo(DemoArguments),
+    /// Show clock, limits and environment as understood, and measure what kastor costs here
+    Doctor(DoctorArguments),
+}
+
+/// The arguments of `kastor demo`.
+#[derive(Args)]
+#[command(
+    long_about = "Reads every text file under PATH, counts its terms and shows the call tree, the metrics, the top terms \
+                  and the share of CPU time that telemetry took, measured against the same run without it.\n\n\
+                  Folders named .git and target and files above 16 MiB are left out; \
+                  a file that is unreadable or not UTF-8 counts as a failed scope.",
+    after_help = "Example:\n  kastor demo src --threads 4 --repeat 10"
+)]
+pub(crate) struct DemoArguments {
+    /// File or folder to read [default: the repository around the current folder, else that folder]
+    pub(crate) path: Option<PathBuf>,
+    /// Write one JSON document with the same content
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Worker threads [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)))]
+    pub(crate) threads: Option<u16>,
+    /// Runs with telemetry off and on, alternating, of which the cheapest are compared [default: 5 to 40, as time allows]
+    #[arg(long, value_name = "N")]
+    pub(crate) repeat: Option<NonZeroU32>,
+}
+
+impl DemoArguments {
+    /// The number of workers: as asked, else one for each processor that this process may use.
+    pub(crate) fn workers(&self) -> NonZeroU16 {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS.into()) as u16;
+        NonZeroU16::new(self.threads.unwrap_or_else(processors)).unwrap_or(NonZeroU16::MIN)
+    }
+}
+
+/// The arguments of `kastor doctor`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  KASTOR_TELEMETRY=1 kastor doctor")]
+pub(crate) struct DoctorArguments {
+    /// Write one JSON document with the same content
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,60 @@
+//! The command `kastor` as a library: [`run`] takes the arguments and returns the exit code.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `kastor demo [PATH]` | runs an instrumented document pipeline over real files and shows what kastor saw and what that cost |
+//! | `kastor doctor` | shows the clock, the limits and the environment as understood, and measures a scope and a counter |
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done, nothing to complain about; also when the reader of a pipe went away |
+//! | 1 | done, with a finding: an event was lost or late, a variable is set to something that is not understood |
+//! | 2 | could not be done: wrong usage, no such path, nothing readable, output not writable |
+//!
+//! Results go to standard output, and only there; one line that says what is wrong and what to do goes to standard error. No text
+//! from outside (file names, file contents, variables, arguments) reaches either of them with a raw control character in it.
+
+mod arguments;
+mod demo;
+mod doctor;
+mod facts;
+mod failure;
+mod neutral;
+mod output;
+mod table;
+mod units;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use arguments::{Command, Parsed};
+use failure::{Failure, Verdict};
+use output::Output;
+
+/// Runs the command with the arguments of a process, the program's own name first, as [`std::env::args_os`] gives them.
+///
+/// It never panics on a closed pipe and never ends the process by itself.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut output = Output::standard();
+    let ended = execute(arguments, &mut output);
+    let written = output.finish();
+    match ended.and_then(|verdict| written.map(|()| verdict)) {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Finding) => ExitCode::from(1),
+        Err(failure) => {
+            output::complain(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(arguments: impl IntoIterator<Item = OsString>, output: &mut Output) -> Result<Verdict, Failure> {
+    match arguments::parse(arguments)? {
+        Parsed::Help(text) => {
+            output.own_text(&text);
+            Ok(Verdict::Fine)
+        }
+        Parsed::Command(Command::Demo(arguments)) => demo::run(&arguments, output),
+        Parsed::Command(Command::Doctor(arguments)) => doctor::run(&arguments, output),
+    }
+}
