@@ -59,7 +59,7 @@ impl Limit {
 
     fn line(&self) -> String {
         let verdict = if self.holds() { "ok    " } else { "MISSED" };
-        let measured = self.measured.map_or("not measured".to_owned(), |measured| format!("{measured:.2}"));
+        let measured = self.measured.map_or("not measured".to_owned(), |measured| format!("{measured:.3}"));
         format!("{verdict}  {:<62} {measured:>12}  limit {} {}", self.what, self.most, self.unit)
     }
 }

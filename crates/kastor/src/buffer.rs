@@ -22,8 +22,8 @@ use crate::{
     stack,
     sync::{Held, lock},
     thread::{
-        Block, Chunk, Claim, Delivery, FLOW_WORDS, Flow, FRONT_WORDS, Frame, ItemBuffer, Lane, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, Part,
-        Sink, Thread, block, flag, lane_flag,
+        Block, Chunk, Claim, Delivery, FLOW_WORDS, FRONT_WORDS, Flow, Frame, ItemBuffer, Lane, MAX_CHUNK_WORDS,
+        MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag, lane_flag,
     },
 };
 
@@ -99,7 +99,7 @@ pub(crate) fn lane(t: &Block, sink: &Arc<dyn Sink>, id: u64) -> Option<*const La
         len => unsafe { std::slice::from_raw_parts(t.lanes.get(), len as usize) },
     };
     // SAFETY: the list holds null and lanes that are in place.
-    let is_it = |lane: &&*const Lane| unsafe { lane.as_ref() }.is_some_and(|lane| lane.context_id == id);
+    let is_it = |lane: &&*const Lane| unsafe { lane.as_ref() }.is_some_and(|lane| lane.cursor.context_id == id);
     match lanes.iter().find(is_it) {
         Some(lane) => Some(*lane),
         None => add_lane(t, &set_up(t)?, sink),
@@ -117,7 +117,8 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
             lanes.push(std::ptr::null());
         }
         let number = u8::try_from(number).ok()?;
-        let lane = Arc::new(Lane::new(number, Chunk::with_words(MIN_CHUNK_WORDS), Arc::clone(thread), Arc::clone(sink)));
+        let lane =
+            Arc::new(Lane::new(number, Chunk::with_words(MIN_CHUNK_WORDS), Arc::clone(thread), Arc::clone(sink)));
         let pointer = Arc::as_ptr(&lane);
         *lanes.get_mut(usize::from(number))? = pointer;
         t.lanes.set(lanes.as_ptr());
@@ -159,7 +160,7 @@ fn drop_dead_lanes(t: &Block, thread: &Thread, lanes: &mut [*const Lane]) {
 pub(crate) fn append(lane: &Lane, words: &[u64]) {
     let cursor = &lane.cursor;
     let mut position = cursor.position.load(Relaxed);
-    if (cursor.end.get() as usize).wrapping_sub(position as usize) < size_of_val(words) {
+    if cursor.left() < size_of_val(words) {
         make_room(lane, words.len());
         position = cursor.position.load(Relaxed);
     }
@@ -176,7 +177,7 @@ pub(crate) fn append(lane: &Lane, words: &[u64]) {
 pub(crate) fn append_foreign(lane: &Lane, words: &[u64], aliases: &[u32]) {
     let room = words.len() + aliases.len() * FLOW_WORDS;
     let cursor = &lane.cursor;
-    if (cursor.end.get() as usize).wrapping_sub(cursor.position.load(Relaxed) as usize) < room * 8 {
+    if cursor.left() < room * 8 {
         make_room(lane, room);
     }
     for (at, alias) in aliases.iter().enumerate() {
@@ -186,10 +187,10 @@ pub(crate) fn append_foreign(lane: &Lane, words: &[u64], aliases: &[u32]) {
         }
         // SAFETY: there is room for every flow and the record between position and end, and nobody reads beyond the
         // published number of flows.
-        let end = unsafe { cursor.end.get().sub(FLOW_WORDS) };
+        let end = unsafe { cursor.end().sub(FLOW_WORDS) };
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(flow.encode().as_ptr(), end, FLOW_WORDS) };
-        cursor.end.set(end);
+        cursor.set_end(end);
         lane.flows.store(lane.flows.load(Relaxed) + 1, Release);
     }
     append(lane, words);
@@ -199,7 +200,7 @@ pub(crate) fn append_foreign(lane: &Lane, words: &[u64], aliases: &[u32]) {
 fn knows_flow(lane: &Lane, alias: u32) -> bool {
     let flows = lane.flows.load(Relaxed) as usize;
     // SAFETY: the table's `flows` entries lie from `end` on, written by this thread.
-    let table = unsafe { std::slice::from_raw_parts(lane.cursor.end.get(), flows * FLOW_WORDS) };
+    let table = unsafe { std::slice::from_raw_parts(lane.cursor.end(), flows * FLOW_WORDS) };
     table.chunks_exact(FLOW_WORDS).any(|flow| flow.first().is_some_and(|first| *first as u32 == alias))
 }
 
@@ -225,8 +226,7 @@ fn restart(lane: &Lane, claim: &mut Claim) {
     let words = claim.chunk.words();
     lane.flows.store(0, Relaxed);
     lane.cursor.position.store(words, Release);
-    // SAFETY: one past the end of the allocation.
-    lane.cursor.end.set(unsafe { words.add(claim.chunk.capacity()) });
+    lane.cursor.set_end(words.wrapping_add(claim.chunk.capacity()));
 }
 
 /// Claims everything that the lane's owner has published, from any thread.
@@ -280,7 +280,9 @@ pub(crate) fn threads() -> Vec<Arc<Thread>> {
 pub(crate) fn set_lane_flags(sink: &dyn Sink) {
     for thread in threads() {
         for lane in lock(&thread.lanes).iter().filter(|lane| lane.sink.id() == sink.id()) {
-            lane.cursor.flags.store(sink.lane_flags(), Release);
+            let flags = |old: u32| Some(old & lane_flag::OF_OWNER | sink.lane_flags());
+            // Always some: the update cannot fail.
+            let _ = lane.cursor.flags.fetch_update(Release, Relaxed, flags);
         }
     }
 }
@@ -352,11 +354,13 @@ fn end_thread(t: &Block) {
     let Some(owner) = OWNER.try_with(|owner| owner.borrow_mut().take()).ok().flatten() else { return };
     let thread = owner.thread;
     report_unfinished(&thread, &owner.lanes);
-    let lanes = std::mem::take(&mut *lock(&thread.lanes));
+    // The lanes stay in the list until they are retired: a flush in the meantime finds them.
+    let lanes = lock(&thread.lanes).clone();
     for lane in &lanes {
         lane.sink.end_lane(lane);
         make_room(lane, 0);
     }
+    lock(&thread.lanes).clear();
     t.current.set(&t.base);
     t.free.set(std::ptr::null());
     t.lanes.set(std::ptr::null());
@@ -532,7 +536,8 @@ pub(crate) fn forget_past() {
         let own = own.ok().flatten();
         let others: Vec<_> = {
             let mut threads = lock(&THREADS);
-            let (kept, others) = threads.drain(..).partition(|thread| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, thread)));
+            let (kept, others) =
+                threads.drain(..).partition(|thread| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, thread)));
             *threads = kept;
             others
         };
@@ -565,10 +570,9 @@ fn redraw(t: &Block, thread: &Thread, flags: u32) {
     let segments = lock(&thread.segments);
     let frames = segments.iter().flat_map(|segment| segment.frames()).filter(|frame| frame.span.load(Relaxed) != 0);
     let known: Vec<_> = frames.map(|frame| (frame, stack::ids(frame, prefix))).collect();
-    t.sequence.set(0);
+    t.base.root.set(1);
     for (frame, (trace_id, span_id, _)) in known {
-        let alias = t.sequence.get() + 1;
-        t.sequence.set(alias);
+        let alias = t.draw();
         stack::add_flow(Flow { alias, span_id, trace_id });
         frame.span.store(alias, Relaxed);
         frame.root.set(alias);

@@ -6,11 +6,11 @@
 
 use std::sync::{
     Arc, Mutex, Weak,
-    atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+    atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*},
 };
 
 use crate::{
-    name::{Name, name},
+    name::{Name, Path, name},
     sync::lock,
 };
 
@@ -30,8 +30,10 @@ pub struct Callsite {
     name_id: AtomicU32,
     /// Number among the metric callsites, for the per-thread cells; 0 while new.
     index: AtomicU32,
-    /// The first parent path seen here and the path under it: `parent << 32 | path`.
-    cache: AtomicU64,
+    /// The first parent path seen here, and the path under it; `u32::MAX` while there is none, or while it may not be
+    /// used because the state is not [`ON`].
+    cached_parent: AtomicU32,
+    cached_path: AtomicU32,
     name: &'static str,
     keys: &'static [Key],
     next: AtomicPtr<Callsite>,
@@ -82,7 +84,8 @@ impl Callsite {
             state: AtomicU8::new(NEW),
             name_id: AtomicU32::new(0),
             index: AtomicU32::new(0),
-            cache: AtomicU64::new(u64::MAX),
+            cached_parent: AtomicU32::new(u32::MAX),
+            cached_path: AtomicU32::new(0),
             name,
             keys,
             next: AtomicPtr::new(std::ptr::null_mut()),
@@ -114,18 +117,22 @@ impl Callsite {
         self.index.load(Relaxed)
     }
 
-    /// The remembered path under the remembered parent.
+    /// The path under `parent`, if it is the one that is remembered.
     #[inline(always)]
-    pub(crate) fn cache(&self) -> u64 {
-        self.cache.load(Relaxed)
+    pub(crate) fn cached(&self, parent: u32) -> Option<Path> {
+        // Acquire: who sees the parent also sees the path that belongs to it.
+        if self.cached_parent.load(Acquire) == parent { Some(Path(self.cached_path.load(Relaxed))) } else { None }
     }
 
-    /// Remembers a path, unless one is remembered already: a cache that threads keep rewriting would cost more than it
-    /// saves.
-    #[inline]
-    pub(crate) fn remember(&self, parent: u32, path: u32) {
-        if self.cache.load(Relaxed) == u64::MAX {
-            self.cache.store(u64::from(parent) << 32 | u64::from(path), Relaxed);
+    /// Remembers the first path. A cache that threads keep rewriting would cost more than it saves; and since the pair
+    /// never changes, no reader can see halves of two. Paths at the limits are not remembered: they take the long way.
+    pub(crate) fn remember(&self, parent: u32, path: Path) {
+        let known = self.cached_path.load(Relaxed);
+        if path.is_deeper() || self.state() != ON || (known != 0 && known != path.0) {
+            return;
+        }
+        if known != 0 || self.cached_path.compare_exchange(0, path.0, Relaxed, Relaxed).is_ok() {
+            self.cached_parent.store(parent, Release);
         }
     }
 
@@ -174,7 +181,11 @@ pub(crate) fn refresh() {
     let mut next = FIRST.load(Acquire);
     // SAFETY: the list holds only `&'static Callsite`s, linked before they were published.
     while let Some(callsite) = unsafe { next.as_ref() } {
-        callsite.state.store(decision(&voices, callsite), Release);
+        let state = decision(&voices, callsite);
+        callsite.state.store(state, Release);
+        if state != ON {
+            callsite.cached_parent.store(u32::MAX, Release);
+        }
         next = callsite.next.load(Relaxed);
     }
 }

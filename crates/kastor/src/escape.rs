@@ -60,6 +60,15 @@ pub(crate) fn push_json_number(out: &mut String, number: f64) {
         // Writing to a string cannot fail. `{:?}` keeps the shortest text that reads back exactly.
         let _ = write!(out, "{number:?}");
     } else {
-        push_json(out, if number.is_nan() { "NaN" } else if number > 0.0 { "Infinity" } else { "-Infinity" });
+        push_json(
+            out,
+            if number.is_nan() {
+                "NaN"
+            } else if number > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            },
+        );
     }
 }

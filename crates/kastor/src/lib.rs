@@ -78,7 +78,7 @@ pub use crate::{
     },
     health::{DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,
-    memory::SimpleReporter,
+    memory::{Metadata, OwnedValue, SimpleReporter},
     metric::{Amount, Counter, Gauge, Histogram as HistogramHandle},
     propagate::{TraceParent, TraceState},
     recording::Recording,
@@ -99,9 +99,14 @@ pub mod __private {
         metric::{Amount, event, event_in, record_dynamic, record_in, record_static},
         name::check_literal,
         scope,
-        scope::{open, open_in, open_in_with, open_with},
+        scope::{is_on, is_on_in, open, open_in, open_in_with, open_with},
         value::{MetricType, Value},
     };
+
+    /// A scope that records nothing.
+    pub const fn none() -> crate::Scope {
+        crate::Scope::none()
+    }
 
     /// See [`FutureExt::in_scope`](crate::FutureExt::in_scope).
     pub fn in_scope<F: Future>(scope: crate::Scope, future: F) -> crate::InScope<F> {

@@ -19,13 +19,13 @@ macro_rules! scope {
         $crate::__private::open($crate::__callsite!(scope, $name))
     };
     ($name:literal, $($attributes:tt)+) => {
-        $crate::__attributes!([open_with] [] scope [$name] [] $($attributes)+)
+        $crate::__attributes!([open_with, is_on] [] scope [$name] [] $($attributes)+)
     };
     ($telemetry:expr, $name:literal $(,)?) => {
         $crate::__private::open_in(&$telemetry, $crate::__callsite!(scope, $name))
     };
     ($telemetry:expr, $name:literal, $($attributes:tt)+) => {
-        $crate::__attributes!([open_in_with] [&$telemetry,] scope [$name] [] $($attributes)+)
+        $crate::__attributes!([open_in_with, is_on_in] [&$telemetry,] scope [$name] [] $($attributes)+)
     };
 }
 
@@ -124,6 +124,15 @@ macro_rules! __attributes {
         $crate::__attributes!($call $before $kind $name
             [$($done)* ($key, $crate::__private::Value::from($value))] $($($rest)*)?)
     };
+    ([$call:ident, $ask:ident] [$($before:tt)*] scope [$name:literal] [$(($key:expr, $value:expr))*]) => {{
+        let callsite = $crate::__callsite!(scope, $name $(, $key)*);
+        // The values are made within the call, so that temporaries in them live long enough.
+        if $crate::__private::$ask($($before)* callsite) {
+            $crate::__private::$call($($before)* callsite, &[$($value),*])
+        } else {
+            $crate::__private::none()
+        }
+    }};
     ([$call:ident] [$($before:tt)*] $kind:ident [$name:literal $(, $more:expr)?] [$(($key:expr, $value:expr))*]) => {
         $crate::__private::$call($($before)* $crate::__callsite!($kind, $name $(, $key)*), $($more,)? || [$($value),*])
     };

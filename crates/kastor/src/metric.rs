@@ -8,7 +8,7 @@ use std::sync::{
     Arc, Mutex,
     atomic::{
         AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
+        Ordering::{Relaxed, Release},
     },
 };
 
@@ -17,14 +17,17 @@ use crate::{
     buffer::{self, metric_front},
     callsite::{self, Callsite, Key},
     context::{Telemetry, current_lane},
-    dispatch,
     name::{Name, Path, known_path, name, path},
     record::{self, flag as record_flag},
-    scope::{checked, deliver_inline},
+    scope::{checked, deliver_inline, is_awake},
+    stack,
     sync::lock,
     thread::{Block, Call, CellWanted, Frame, ItemBuffer, Lane, block, flag, lane_flag},
     value::{MetricType, Value},
 };
+
+/// What does not keep a metric from being recorded the short way.
+const HARMLESS: u32 = lane_flag::SLOW_CLOCK | lane_flag::DISORDER;
 
 /// A number as it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,7 +70,7 @@ impl Amount {
     fn record(self, metric_type: MetricType, cell: &Cell, t: &Block) {
         match metric_type {
             MetricType::Counter => self.add_to(cell),
-            _ => cell.record(metric_type, self.as_f64(), t.last_tick.get()),
+            _ => cell.record(metric_type, self.as_f64(), t.newest_tick()),
         }
     }
 }
@@ -95,7 +98,8 @@ pub fn record_static<'v, const N: usize>(
     labels: impl FnOnce() -> [Value<'v>; N],
 ) {
     if site.state() != callsite::OFF {
-        let is_done = block(|t| with_remembered(t, site.index(), || current_path(t), |cell| amount.record(metric_type, cell, t)));
+        let is_done =
+            block(|t| with_remembered(t, site.index(), || current_path(t), |cell| amount.record(metric_type, cell, t)));
         if !is_done {
             record_cold(None, site, metric_type, amount, &labels(), true);
         }
@@ -139,7 +143,7 @@ fn current_path(t: &Block) -> u32 {
 fn with_remembered(t: &Block, index: u32, key: impl FnOnce() -> u32, f: impl FnOnce(&Cell)) -> bool {
     // SAFETY: the vacant cursor or one of a lane of this thread.
     let cursor = unsafe { &*t.lane.get() };
-    if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !lane_flag::SLOW_CLOCK != 0 {
+    if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !HARMLESS != 0 {
         return false;
     }
     // SAFETY: within the slots, whose memory the lane keeps.
@@ -151,7 +155,6 @@ fn with_remembered(t: &Block, index: u32, key: impl FnOnce() -> u32, f: impl FnO
     f(unsafe { &*slot.cell.cast::<Cell>() });
     true
 }
-
 
 /// This thread's lane into the context, if that is on.
 fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, site: Option<&'static Callsite>) -> Option<&'t Lane> {
@@ -168,16 +171,7 @@ fn lane<'t>(t: &'t Block, telemetry: Option<&Telemetry>, site: Option<&'static C
     };
     // SAFETY: lanes of this thread live until it ends.
     let lane = lane.and_then(|lane| unsafe { lane.as_ref() })?;
-    let flags = lane.cursor.flags.load(Acquire);
-    if flags & lane_flag::FORKED != 0 {
-        lane.cursor.flags.fetch_and(!lane_flag::FORKED, Relaxed);
-        dispatch::ensure_running();
-    }
-    if flags & lane_flag::OFF != 0 {
-        lane.sink.refused();
-        return None;
-    }
-    Some(lane)
+    is_awake(lane).then_some(lane)
 }
 
 #[cold]
@@ -197,7 +191,7 @@ fn record_cold(
             let slot = is_static.then_some((site.index(), parent.0));
             let path = path(parent, site.name());
             let wanted = CellWanted { path, metric_type, labels: items.items(), slot };
-            record_in_lane(t, lane, &wanted, t.depth.get(), amount);
+            record_in_lane(t, lane, &wanted, stack::levels(t), amount);
         });
     });
 }
@@ -211,7 +205,7 @@ fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, depth: u32, a
         amount.record(metric_type, cell, t);
     }
     if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-        let (tick, value) = (t.last_tick.get(), amount.as_value());
+        let (tick, value) = (t.newest_tick(), amount.as_value());
         lane.sink.inline_call(lane, &Call { path, depth, metric_type, value, labels, tick });
     }
 }
@@ -269,17 +263,16 @@ pub fn event_in<'v, const N: usize>(
 fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> bool {
     // SAFETY: the vacant cursor or one of a lane of this thread.
     let cursor = unsafe { &*t.lane.get() };
-    if site.state() != callsite::ON || cursor.flags.load(Relaxed) & !lane_flag::SLOW_CLOCK != 0 {
+    if site.state() != callsite::ON || cursor.flags.load(Relaxed) & !HARMLESS != 0 {
         return false;
     }
     // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
     let scope = unsafe { &*t.current.get() };
-    let (parent, cached) = (scope.path.load(Relaxed), site.cache());
-    let path = if (cached >> 32) as u32 == parent { Some(Path(cached as u32)) } else { known_path(Path(parent), site.name()) };
+    let parent = scope.path.load(Relaxed);
+    let path = site.cached(parent).or_else(|| known_path(Path(parent), site.name()).filter(|path| !path.is_deeper()));
     let position = cursor.position.load(Relaxed);
-    let left = (cursor.end.get() as usize).wrapping_sub(position as usize);
-    let Some(path) = path.filter(|path| !path.is_deeper()) else { return false };
-    if left < record::WORDS * 8 || scope.has(flag::INHERITED) {
+    let Some(path) = path else { return false };
+    if position > cursor.last.get() || scope.has(flag::INHERITED) {
         return false;
     }
     // SAFETY: there is room for four words between position and end, which only the owner touches until they are
@@ -288,7 +281,7 @@ fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> 
         position.write(record::head(path, value_flags, record::METRIC, record::WORDS));
         position.add(1).write(record::pair(scope.root.get(), scope.span.load(Relaxed)));
         position.add(2).write(word);
-        position.add(3).write(t.last_tick.get());
+        position.add(3).write(t.newest_tick());
         cursor.position.store(position.add(record::WORDS), Release);
     }
     true
@@ -301,7 +294,7 @@ fn event_cold(telemetry: Option<&Telemetry>, site: &'static Callsite, value: Val
         if let Some(lane) = lane(t, telemetry, Some(site)) {
             let parent = Path(current_path(t));
             let path = path(parent, site.name());
-            site.remember(parent.0, path.0);
+            site.remember(parent.0, path);
             write_event(t, lane, path, value, |items| {
                 for (key, value) in site.keys().iter().zip(attributes) {
                     items.attribute(key.name(), value);
@@ -335,11 +328,11 @@ pub(crate) fn write_event(
         }
         // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
         let scope: &Frame = unsafe { &*t.current.get() };
-        let tick = t.last_tick.get();
+        let tick = t.newest_tick();
         let has_items = if items.has_items() { record_flag::ITEMS } else { 0 };
         let flags = value_flags | has_items | buffer::frame_flags(scope);
         let ids = (scope.span.load(Relaxed), scope.root.get());
-        let front = metric_front((path, t.depth.get()), ids, (word, tick), flags);
+        let front = metric_front((path, stack::levels(t)), ids, (word, tick), flags);
         let written = buffer::write(lane, front, Some(items));
         if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
             deliver_inline(lane, written.words(), &front.flows());
@@ -447,7 +440,7 @@ impl Handle {
             with_items(t, &[], &[], |items| {
                 labels.iter().for_each(|(key, value)| items.attribute(name(key), value));
                 let index = lock(&FREE_SLOTS).pop().unwrap_or_else(callsite::next_index);
-                let (telemetry, depth) = (telemetry.clone(), t.depth.get());
+                let (telemetry, depth) = (telemetry.clone(), stack::levels(t));
                 Some(Arc::new(Bound { telemetry, path, depth, labels: items.items().into(), index }))
             })
         });

@@ -5,20 +5,20 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-pub use crate::{
-    config::{Config, read},
-    name::{Name, Path},
-};
 use crate::{
     buffer,
     context::Telemetry,
     metric::write_event,
     name,
     record::flag as record_flag,
-    scope::deliver_inline,
+    scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::Value,
+};
+pub use crate::{
+    config::{Config, read},
+    name::{Name, Path},
 };
 
 /// Interns a name or key.
@@ -100,12 +100,10 @@ impl Attributes<'_> {
 pub fn open(telemetry: &Telemetry, parent: Option<&Frame>, path: Path) -> Option<Frame> {
     block(|t| {
         let lane = on_lane(t, telemetry)?;
-        if t.sequence.get() == u32::MAX {
+        if t.is_worn() {
             buffer::renew_sequence(t, &lane.thread);
         }
-        let sequence = t.sequence.get() + 1;
-        t.sequence.set(sequence);
-        let own = Carrier::native(path, sequence, lane.thread.prefix.load(Relaxed));
+        let own = Carrier::native(path, t.draw(), lane.thread.prefix.load(Relaxed));
         let (carrier, parent_span_id, depth) = match parent {
             Some(parent) => {
                 (own.in_trace_of(&parent.carrier, parent.depth + 2), parent.carrier.span_id(), parent.depth + 1)
@@ -113,7 +111,6 @@ pub fn open(telemetry: &Telemetry, parent: Option<&Frame>, path: Path) -> Option
             None => (own, 0, 0),
         };
         let start = lane.sink.ticks();
-        t.last_tick.set(start);
         Some(Frame { carrier, parent_span_id, path, depth, start })
     })
 }
@@ -134,10 +131,7 @@ pub fn close(telemetry: &Telemetry, frame: &Frame, outcome: Outcome<'_>, attach:
         if let Outcome::Failed(error_type) = outcome {
             items.fail(error_type);
         }
-        let aliases = [(); 2].map(|()| {
-            t.sequence.set(t.sequence.get().wrapping_add(1));
-            t.sequence.get()
-        });
+        let aliases = [t.draw(), t.draw()];
         let trace_id = frame.carrier.trace_id();
         stack::add_flow(Flow { alias: aliases[0], span_id: frame.carrier.span_id(), trace_id });
         stack::add_flow(Flow { alias: aliases[1], span_id: frame.parent_span_id, trace_id });
@@ -183,9 +177,5 @@ pub fn times_ns(telemetry: &Telemetry, tick: u64) -> Option<(u64, u64)> {
 fn on_lane<'t>(t: &'t Block, telemetry: &Telemetry) -> Option<&'t Lane> {
     // SAFETY: lanes of this thread live until it ends.
     let lane = telemetry.lane(t).and_then(|lane| unsafe { lane.as_ref() })?;
-    if lane.cursor.flags.load(Relaxed) & lane_flag::OFF != 0 {
-        lane.sink.refused();
-        return None;
-    }
-    Some(lane)
+    is_awake(lane).then_some(lane)
 }

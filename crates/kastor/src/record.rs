@@ -59,6 +59,12 @@ pub(crate) fn head(path: Path, flags: u8, kind: u8, words: usize) -> u64 {
     u64::from(path.0) | u64::from(flags) << 32 | u64::from(kind) << 40 | (words as u64) << 48
 }
 
+/// The upper half of the first word.
+#[inline(always)]
+pub(crate) const fn upper_head(flags: u8, kind: u8, words: usize) -> u32 {
+    flags as u32 | (kind as u32) << 8 | (words as u32) << 16
+}
+
 /// Two halves of a word, the low one first.
 #[inline(always)]
 pub(crate) fn pair(low: u32, high: u32) -> u64 {
@@ -74,6 +80,16 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// A view of the fixed part alone.
+    pub(crate) fn fixed(words: &'a [u64; WORDS]) -> Self {
+        Self { words, rest: &[], whole: words }
+    }
+
+    /// The fixed part.
+    pub(crate) fn fixed_words(&self) -> &'a [u64; WORDS] {
+        self.words
+    }
+
     /// The whole record.
     pub(crate) fn words(&self) -> &'a [u64] {
         self.whole

@@ -85,7 +85,9 @@ impl Recording {
     pub fn for_each_batch(&self, mut f: impl FnMut(&Batch<'_>)) {
         let state = lock(&self.state);
         for stored in &state.parts {
-            let Some(words) = state.blocks.get(stored.block).and_then(|block| block.get(stored.from..)) else { continue };
+            let Some(words) = state.blocks.get(stored.block).and_then(|block| block.get(stored.from..)) else {
+                continue;
+            };
             let Some((records, rest)) = words.split_at_checked(stored.records) else { continue };
             let Some(flows) = rest.get(..stored.flows) else { continue };
             let part = Part { records, flows, thread: &stored.thread, prefix: stored.prefix };

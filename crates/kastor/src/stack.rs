@@ -1,8 +1,12 @@
 //! The current scope of a flow, and how to carry it elsewhere.
 //!
-//! Opening pushes a frame whose link is the scope around it; closing makes that one current again. A frame that is
-//! closed before its children keeps its place until they are closed, so closing in any order costs the same. What comes
-//! from another thread, task or process ([`Carrier`]) enters as a stand-in frame, whose alias stands for the foreign ids.
+//! Opening pushes a frame whose link is the scope around it; closing makes that one current again. A scope that is
+//! closed while another is current waits, closed, until what is open above it is closed too: so closing in any order
+//! costs the same. What comes from another thread, task or process ([`Carrier`]) enters as a stand-in frame, whose alias
+//! stands for the foreign ids.
+//!
+//! Every chain of links belongs to one flow and is linear; only stand-ins have links into another flow, and nothing
+//! follows those. Hence a scope that closes while it is current has no open child, and its frame is free at once.
 
 use std::{
     cell::RefCell,
@@ -24,7 +28,7 @@ use crate::{
     name::Path,
     propagate::TraceParent,
     sync::lock,
-    thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag},
+    thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
 
 /// Frames that a thread starts with; 2 KiB.
@@ -37,45 +41,23 @@ thread_local! {
     static FLOWS: RefCell<Vec<Flow>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Pushes `frame`, which is unused, under `parent`, which is current. Returns the depth. The caller sets the start and
-/// makes sure that the sequence does not wrap.
+/// Pushes `frame`, which is unused, under `parent`, which is current. The caller sets the start.
 #[inline(always)]
-pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_word: u32) -> u32 {
+pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_word: u32) {
     t.free.set(frame.link.get());
-    let sequence = t.sequence.get().wrapping_add(1);
-    t.sequence.set(sequence);
-    let inherited = parent.word.get();
-    let (referenced, is_full) = inherited.overflowing_add(flag::REFERENCE);
-    parent.word.set(referenced);
-    if is_full {
-        pin(parent);
-    }
     frame.link.set(parent);
     frame.path.store(path.0, Relaxed);
-    let root = parent.root.get();
-    frame.root.set(if root == 0 { sequence } else { root });
-    frame.word.set(inherited & flag::INHERITED | lane_word);
-    frame.span.store(sequence, Relaxed);
+    frame.root.set(parent.root.get());
+    frame.word.set(parent.word.get() & flag::INHERITED | lane_word);
+    frame.span.store(t.draw(), Relaxed);
     t.current.set(frame);
-    let depth = t.depth.get();
-    t.depth.set(depth.wrapping_add(1));
-    depth
 }
 
-/// Takes `frame`, which is current, closed and unreferenced, out again.
+/// Takes `frame`, which is current, out again.
 #[inline(always)]
 pub(crate) fn pop(t: &Block, frame: &Frame) {
-    let parent = frame.link.get();
+    t.current.set(frame.link.get());
     release(t, frame);
-    t.current.set(parent);
-    t.depth.set(t.depth.get().wrapping_sub(1));
-    // SAFETY: the reference that is given back here kept the parent's frame in place.
-    let parent = unsafe { &*parent };
-    let word = parent.word.get().wrapping_sub(flag::REFERENCE);
-    parent.word.set(word);
-    if word & flag::CLOSED != 0 {
-        unwind(t);
-    }
 }
 
 /// Makes a frame unused.
@@ -86,38 +68,25 @@ fn release(t: &Block, frame: &Frame) {
     t.free.set(frame);
 }
 
-/// Adds a reference to a frame in place.
-#[inline]
-pub(crate) fn reference(frame: &Frame) {
-    let (referenced, is_full) = frame.word.get().overflowing_add(flag::REFERENCE);
-    frame.word.set(referenced);
-    if is_full {
-        pin(frame);
-    }
-}
-
-/// Gives a reference back. If the frame was closed meanwhile it is skipped, or freed.
-#[inline]
-pub(crate) fn release_reference(t: &Block, frame: &Frame) {
-    frame.word.set(frame.word.get().wrapping_sub(flag::REFERENCE));
-    if frame.has(flag::CLOSED) {
-        if std::ptr::eq(t.current.get(), frame) {
-            unwind(t);
-        } else if frame.references() == 0 && !frame.has(flag::PINNED) {
-            give_up(t, frame);
+/// Closes a frame, whatever its place.
+pub(crate) fn close(t: &Block, frame: &Frame) {
+    if std::ptr::eq(t.current.get(), frame) {
+        if frame.has(flag::DEEPER) {
+            t.deep_levels.set(t.deep_levels.get().wrapping_sub(1));
+        }
+        pop(t, frame);
+        unwind(t);
+    } else {
+        frame.set(flag::CLOSED);
+        if frame.has(flag::ORPHAN) {
+            free_orphans(t);
+        } else {
+            wait_for_children(t);
         }
     }
 }
 
-#[cold]
-#[inline(never)]
-fn pin(parent: &Frame) {
-    parent.set(flag::PINNED);
-}
-
-/// Skips and frees the closed scopes below the one that was just popped.
-#[cold]
-#[inline(never)]
+/// Frees the closed scopes that have become current.
 fn unwind(t: &Block) {
     loop {
         // SAFETY: `current` is the base or a frame that is in place.
@@ -125,55 +94,83 @@ fn unwind(t: &Block) {
         if !frame.has(flag::CLOSED) {
             return;
         }
-        let parent = frame.link.get();
-        t.current.set(parent);
-        t.depth.set(t.depth.get().wrapping_sub(1));
-        if frame.references() > 0 || frame.has(flag::PINNED) {
-            // Another child of it is still open somewhere: that one gives the parent's reference back.
-            continue;
+        t.waiting.set(t.waiting.get().saturating_sub(1));
+        if t.waiting.get() == 0 {
+            set_disorder(t, false);
         }
-        give_up(t, frame);
-    }
-}
-
-/// Frees a closed frame that nothing refers to, and then those above it that only waited for it.
-fn give_up(t: &Block, frame: &Frame) {
-    let mut frame = frame;
-    loop {
-        let parent = frame.link.get();
-        if frame.has(flag::STAND_IN) && frame.has(flag::FOREIGN) {
-            remove_flow(frame.root.get());
+        if frame.has(flag::DEEPER) {
+            t.deep_levels.set(t.deep_levels.get().wrapping_sub(1));
         }
-        release(t, frame);
-        // SAFETY: kept in place by the reference that is given back here.
-        let above = unsafe { &*parent };
-        above.word.set(above.word.get().wrapping_sub(flag::REFERENCE));
-        let is_current = std::ptr::eq(parent, t.current.get());
-        if is_current || !above.has(flag::CLOSED) || above.references() > 0 || above.has(flag::PINNED) {
-            return;
-        }
-        frame = above;
-    }
-}
-
-/// Closes a frame that is not current: it stays until its children are gone.
-pub(crate) fn close_out_of_order(t: &Block, frame: &Frame) {
-    frame.set(flag::CLOSED);
-    frame.span.store(0, Relaxed);
-    if frame.references() == 0 && !frame.has(flag::PINNED) {
-        give_up(t, frame);
-    }
-}
-
-/// Makes the current scope the one that was current before `frame`, whether or not that is still open.
-pub(crate) fn close_current(t: &Block, frame: &Frame) {
-    if frame.references() == 0 && !frame.has(flag::PINNED) {
         pop(t, frame);
-    } else {
-        frame.set(flag::CLOSED);
-        frame.span.store(0, Relaxed);
-        unwind(t);
     }
+}
+
+/// From now on closing looks for closed scopes below.
+fn wait_for_children(t: &Block) {
+    t.waiting.set(t.waiting.get() + 1);
+    if t.waiting.get() == 1 {
+        set_disorder(t, true);
+    }
+}
+
+fn set_disorder(t: &Block, is_disorder: bool) {
+    for number in 0..t.lanes_len.get() as usize {
+        // SAFETY: within the list, whose entries are null or lanes in place.
+        let Some(lane) = (unsafe { (*t.lanes.get().add(number)).as_ref() }) else { continue };
+        match is_disorder {
+            true => lane.cursor.flags.fetch_or(lane_flag::DISORDER, Relaxed),
+            false => lane.cursor.flags.fetch_and(!lane_flag::DISORDER, Relaxed),
+        };
+    }
+}
+
+thread_local! {
+    /// Chains that were left open when what they were opened under was left; freed together, once all are closed.
+    static ORPHANS: RefCell<Vec<Vec<*const Frame>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes the chain from `innermost` down to the stand-in it was opened under.
+fn orphan(innermost: *const Frame, stand_in: &Frame) {
+    let (mut chain, mut at) = (vec![std::ptr::from_ref(stand_in)], innermost);
+    while !std::ptr::eq(at, stand_in) {
+        // SAFETY: an open chain: links lead from frame to frame in place, down to the stand-in.
+        let frame = unsafe { &*at };
+        frame.set(flag::ORPHAN);
+        chain.push(at);
+        at = frame.link.get();
+    }
+    stand_in.set(flag::CLOSED);
+    let _ = ORPHANS.try_with(|orphans| orphans.borrow_mut().push(chain));
+}
+
+fn free_orphans(t: &Block) {
+    // SAFETY: orphans stay in place until they are freed here.
+    let is_closed = |frame: &*const Frame| unsafe { &**frame }.has(flag::CLOSED);
+    let free = |orphans: &RefCell<Vec<Vec<*const Frame>>>| {
+        orphans.borrow_mut().retain(|chain| {
+            let is_over = chain.iter().all(is_closed);
+            if is_over {
+                // SAFETY: as above.
+                chain.iter().for_each(|frame| free_stand_in(t, unsafe { &**frame }));
+            }
+            !is_over
+        });
+    };
+    let _ = ORPHANS.try_with(free);
+}
+
+fn free_stand_in(t: &Block, frame: &Frame) {
+    if frame.has(flag::STAND_IN) && frame.has(flag::FOREIGN) {
+        remove_flow(frame.root.get());
+    }
+    release(t, frame);
+}
+
+/// Number of scopes that are open in the current flow, the current one included.
+pub(crate) fn levels(t: &Block) -> u32 {
+    // SAFETY: null before the thread is set up, else the base or an open frame.
+    let path = unsafe { t.current.get().as_ref() }.map_or(Path::ROOT, |frame| Path(frame.path.load(Relaxed)));
+    if path.is_deeper() { t.deep_levels.get() } else { path.levels() }
 }
 
 /// An unused frame, from a new segment if need be.
@@ -229,26 +226,19 @@ pub struct Carrier {
 
 impl Carrier {
     /// Carries nothing: what is opened under it is a root.
-    pub const NONE: Carrier =
-        Carrier { trace_id: 0, span_id: 0, path: Path::ROOT, levels: 0, is_sampled: true };
+    pub const NONE: Carrier = Carrier { trace_id: 0, span_id: 0, path: Path::ROOT, levels: 0, is_sampled: true };
 
     /// A remote parent's ids.
     pub fn from_trace_parent(parent: &TraceParent) -> Self {
-        Self {
-            trace_id: parent.trace_id(),
-            span_id: parent.parent_id(),
-            is_sampled: parent.is_sampled(),
-            ..Self::NONE
-        }
+        Self { trace_id: parent.trace_id(), span_id: parent.parent_id(), is_sampled: parent.is_sampled(), ..Self::NONE }
     }
 
     pub(crate) fn of(frame: &Frame, levels: u32, prefix: u64) -> Self {
-        let path = Path(frame.path.load(Relaxed));
-        if frame.root.get() == 0 {
+        if frame.span.load(Relaxed) == 0 {
             return Self::NONE;
         }
         let (trace_id, span_id, is_sampled) = ids(frame, prefix);
-        Self { trace_id, span_id, path, levels, is_sampled }
+        Self { trace_id, span_id, path: Path(frame.path.load(Relaxed)), levels, is_sampled }
     }
 
     /// Whether there is anything to carry.
@@ -287,27 +277,24 @@ impl Carrier {
         TraceParent::new(self.trace_id, self.span_id, self.is_sampled)
     }
 
-    /// Pushes a stand-in for the carried scope onto this thread's stack.
-    pub(crate) fn push<'t>(&self, t: &'t Block, thread: &Thread) -> Entered<'t> {
-        let previous = t.current.get();
-        let previous_depth = t.depth.get();
+    /// Makes the carried scope current through a stand-in; without one the flow starts anew, at the base.
+    pub(crate) fn enter(&self, t: &Block, thread: &Thread) -> Entered {
+        let entered = Entered { stand_in: std::ptr::null(), previous: t.current.get(), levels: t.deep_levels.get() };
+        if !self.is_some() {
+            t.current.set(&t.base);
+            return entered;
+        }
         let frame = free_frame(t, thread);
         // SAFETY: `current` is the base or a frame in place.
-        push(t, frame, unsafe { &*previous }, self.path, 0);
-        frame.start.store(0, Relaxed);
-        let alias = t.sequence.get();
+        push(t, frame, unsafe { &*entered.previous }, self.path, 0);
+        let alias = frame.span.load(Relaxed);
         let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
-        if self.is_some() {
-            frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled);
-            frame.root.set(alias);
-            add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
-        } else {
-            frame.word.set(flag::STAND_IN);
-            frame.root.set(0);
-            frame.span.store(0, Relaxed);
-        }
-        t.depth.set(self.levels);
-        Entered { frame, previous, previous_depth }
+        frame.start.store(0, Relaxed);
+        frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled);
+        frame.root.set(alias);
+        add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
+        t.deep_levels.set(self.levels);
+        Entered { stand_in: frame, ..entered }
     }
 }
 
@@ -317,60 +304,62 @@ impl fmt::Debug for Carrier {
     }
 }
 
-/// A stand-in on the stack, with what to go back to.
-pub(crate) struct Entered<'t> {
-    pub(crate) frame: &'t Frame,
-    previous: *const Frame,
-    previous_depth: u32,
+/// A flow that was entered on this thread, with what to go back to.
+#[derive(Clone, Copy)]
+pub(crate) struct Entered {
+    /// Null where the flow started anew.
+    pub(crate) stand_in: *const Frame,
+    pub(crate) previous: *const Frame,
+    pub(crate) levels: u32,
 }
 
-/// Leaves a stand-in: the scope that was current before becomes so again, unless it was closed meanwhile. Scopes that
-/// are still open under the stand-in keep it in place.
-pub(crate) fn leave(t: &Block, frame: &Frame, previous: *const Frame, previous_depth: u32) {
-    // The stand-in's own reference keeps `previous` in place until here.
-    t.current.set(previous);
-    t.depth.set(previous_depth);
-    close_out_of_order(t, frame);
-    // SAFETY: the base, or a frame that `unwind` finds closed or open; it is in place since frames are freed only there.
-    if unsafe { &*previous }.has(flag::CLOSED) {
+impl Entered {
+    /// Goes back, and gives the stand-in up. What is still open under it is orphaned.
+    pub(crate) fn leave(self, t: &Block) {
+        let innermost = t.current.get();
+        self.go_back(t);
+        // SAFETY: null, or pushed by `enter` and given up only here.
+        let Some(stand_in) = (unsafe { self.stand_in.as_ref() }) else { return };
+        if std::ptr::eq(innermost, stand_in) { free_stand_in(t, stand_in) } else { orphan(innermost, stand_in) }
+    }
+
+    /// Makes the scope current that was so before, unless it was closed meanwhile.
+    pub(crate) fn go_back(&self, t: &Block) {
+        t.current.set(self.previous);
+        t.deep_levels.set(self.levels);
         unwind(t);
     }
+}
+
+/// Makes a frame current that was left open in an earlier poll.
+pub(crate) fn resume(t: &Block, innermost: *const Frame, levels: u32) {
+    t.current.set(innermost);
+    t.deep_levels.set(levels);
+    unwind(t);
 }
 
 /// Keeps a carried scope current on this thread until it is dropped.
 #[must_use = "the carried scope is current only while the guard lives"]
 pub struct Attached {
-    pub(crate) frame: *const Frame,
-    pub(crate) previous: *const Frame,
-    pub(crate) previous_depth: u32,
-    pub(crate) not_send: PhantomData<*const ()>,
+    entered: Option<Entered>,
+    not_send: PhantomData<*const ()>,
 }
 
 impl Attached {
-    pub(crate) fn none() -> Self {
-        let null = std::ptr::null();
-        Self { frame: null, previous: null, previous_depth: 0, not_send: PhantomData }
-    }
-
-    pub(crate) fn new(entered: Entered<'_>) -> Self {
-        Self {
-            frame: entered.frame,
-            previous: entered.previous,
-            previous_depth: entered.previous_depth,
-            not_send: PhantomData,
-        }
+    pub(crate) fn new(entered: Option<Entered>) -> Self {
+        Self { entered, not_send: PhantomData }
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        block(|t| {
-            if self.frame.is_null() || t.ended.get() {
-                return;
-            }
-            // SAFETY: the thread has not ended, so its segments are in place, and the guard cannot have left it.
-            leave(t, unsafe { &*self.frame }, self.previous, self.previous_depth);
-        });
+        if let Some(entered) = self.entered {
+            block(|t| {
+                if !t.ended.get() {
+                    entered.leave(t);
+                }
+            });
+        }
     }
 }
 
@@ -380,11 +369,12 @@ pub(crate) fn open_frames(thread: &Thread) -> Vec<(Path, u64, usize)> {
     for segment in lock(&thread.segments).iter() {
         for frame in segment.frames() {
             let span = frame.span.load(Acquire);
-            let (path, start, lane) = (frame.path.load(Relaxed), frame.start.load(Relaxed), frame.lane());
+            let (path, start, word) = (frame.path.load(Relaxed), frame.start.load(Relaxed), frame.word.get());
             fence(Acquire);
             // The owner may have closed it, or reused the frame, while it was read.
-            if span != 0 && frame.span.load(Relaxed) == span && start != 0 {
-                found.push((Path(path), start, lane));
+            let is_open = span != 0 && start != 0 && word & (flag::CLOSED | flag::STAND_IN) == 0;
+            if is_open && frame.span.load(Relaxed) == span {
+                found.push((Path(path), start, (word >> flag::LANE_SHIFT & 0xff) as usize));
             }
         }
     }

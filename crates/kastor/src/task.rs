@@ -113,11 +113,12 @@ unsafe impl Send for Follower {}
 // SAFETY: nothing is reachable through a shared reference.
 unsafe impl Sync for Follower {}
 
+/// What was left open in a poll: the flow that was entered, and its innermost scope.
 #[derive(Clone, Copy)]
 struct Held {
-    stand_in: *const Frame,
+    entered: stack::Entered,
     innermost: *const Frame,
-    depth: u32,
+    levels: u32,
     thread: u32,
 }
 
@@ -129,47 +130,40 @@ impl Follower {
     }
 
     /// Makes the scope current on this thread until the guard is dropped.
-    fn enter(&mut self) -> Entered<'_> {
-        let previous = block(|t| {
+    #[inline]
+    fn enter(&mut self) -> Polling<'_> {
+        let entered = block(|t| {
             let thread = buffer::thread(t)?;
-            let previous = (t.current.get(), t.depth.get());
-            reference(previous.0);
-            match self.held.take().filter(|held| held.thread == thread.index) {
+            Some(match self.held.take().filter(|held| held.thread == thread.index) {
                 Some(held) => {
-                    t.current.set(held.innermost);
-                    t.depth.set(held.depth);
-                    release(t, held.innermost);
-                    Some((previous, held.stand_in, thread.index))
+                    let entered =
+                        stack::Entered { previous: t.current.get(), levels: t.deep_levels.get(), ..held.entered };
+                    stack::resume(t, held.innermost, held.levels);
+                    entered
                 }
-                None => Some((previous, self.push(t, thread), thread.index)),
-            }
+                None if self.scope.is_home(thread) => self.push(t, thread),
+                None => self.scope.carrier.enter(t, thread),
+            })
         });
         let started = self.busy_ticks.map(|_| self.scope.sink.ticks());
-        Entered { follower: self, previous, started }
+        Polling { follower: self, entered, started }
     }
 
-    /// Pushes a stand-in: with the scope's own numbers at home, with an alias elsewhere.
+    /// Pushes a stand-in with the scope's own numbers, which mean on this thread what they meant at first.
     #[inline]
-    fn push(&self, t: &Block, thread: &Thread) -> *const Frame {
+    fn push(&self, t: &Block, thread: &Thread) -> stack::Entered {
         let (span, _, root) = self.scope.sequences;
-        let is_home = self.scope.is_home(thread);
         let frame = stack::free_frame(t, thread);
-        // SAFETY: `thread` says that the thread is set up: `current` is the base or an open frame.
-        stack::push(t, frame, unsafe { &*t.current.get() }, self.scope.path, 0);
+        let previous = t.current.get();
+        let entered = stack::Entered { stand_in: frame, previous, levels: t.deep_levels.get() };
+        // SAFETY: the thread is set up: `current` is the base or an open frame.
+        stack::push(t, frame, unsafe { &*previous }, self.scope.path, 0);
         frame.start.store(0, Relaxed);
-        if is_home {
-            frame.span.store(span, Relaxed);
-            frame.root.set(root);
-            frame.word.set(flag::STAND_IN | self.scope.flags);
-        } else {
-            let alias = frame.span.load(Relaxed);
-            frame.root.set(alias);
-            let flow = Flow { alias, span_id: self.scope.carrier.span_id(), trace_id: self.scope.carrier.trace_id() };
-            stack::add_flow(flow);
-            frame.word.set(flag::STAND_IN | flag::FOREIGN | self.scope.flags);
-        }
-        t.depth.set(self.scope.depth + 1);
-        frame
+        frame.span.store(span, Relaxed);
+        frame.root.set(root);
+        frame.word.set(flag::STAND_IN | self.scope.flags);
+        t.deep_levels.set(self.scope.depth + 1);
+        entered
     }
 
     fn close(mut self, error_type: Option<&str>) {
@@ -199,10 +193,7 @@ impl Follower {
         let mut record_flags = buffer::inherited_flags(scope.flags);
         let (mut sequences, mut aliases) = (scope.sequences, [0; 2]);
         if !is_home {
-            aliases = aliases.map(|_| {
-                t.sequence.set(t.sequence.get().wrapping_add(1));
-                t.sequence.get()
-            });
+            aliases = aliases.map(|_| t.draw());
             let trace_id = scope.carrier.trace_id();
             stack::add_flow(Flow { alias: aliases[0], span_id: scope.carrier.span_id(), trace_id });
             stack::add_flow(Flow { alias: aliases[1], span_id: scope.parent_span_id, trace_id });
@@ -235,50 +226,35 @@ impl Follower {
 fn is_inside_parent(t: &Block, thread: &Thread, parent_span_id: u64) -> bool {
     // SAFETY: the thread is set up: `current` is the base or an open frame.
     let current = unsafe { &*t.current.get() };
-    current.root.get() != 0 && stack::ids(current, thread.prefix.load(Relaxed)).1 == parent_span_id
+    current.span.load(Relaxed) != 0 && stack::ids(current, thread.prefix.load(Relaxed)).1 == parent_span_id
 }
 
 /// A poll in progress.
-struct Entered<'f> {
+struct Polling<'f> {
     follower: &'f mut Follower,
-    previous: Option<((*const Frame, u32), *const Frame, u32)>,
+    entered: Option<stack::Entered>,
     started: Option<u64>,
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Polling<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let (Some(started), Some(busy)) = (self.started, &mut self.follower.busy_ticks) {
             *busy = busy.saturating_add(self.follower.scope.sink.ticks().saturating_sub(started));
         }
         self.follower.has_panicked |= panicking();
-        let Some(((previous, depth), stand_in, thread)) = self.previous else { return };
+        let Some(entered) = self.entered else { return };
         block(|t| {
+            let innermost = t.current.get();
             if t.ended.get() {
                 return;
             }
-            let innermost = t.current.get();
-            if ptr::eq(innermost, stand_in) {
-                // SAFETY: pushed by `enter` and left only here, so it is in place.
-                stack::leave(t, unsafe { &*stand_in }, previous, depth);
-            } else {
-                reference(innermost);
-                self.follower.held = Some(Held { stand_in, innermost, depth: t.depth.get(), thread });
-                t.current.set(previous);
-                t.depth.set(depth);
+            if ptr::eq(innermost, entered.stand_in) {
+                return entered.leave(t);
             }
-            release(t, previous);
+            let thread = buffer::thread(t).map_or(0, |thread| thread.index);
+            self.follower.held = Some(Held { entered, innermost, levels: t.deep_levels.get(), thread });
+            entered.go_back(t);
         });
     }
-}
-
-/// Keeps a frame in place that the stack itself may let go of.
-fn reference(frame: *const Frame) {
-    // SAFETY: current, so it is in place.
-    stack::reference(unsafe { &*frame });
-}
-
-/// Gives such a reference back; if the frame was closed meanwhile, what is around it becomes current.
-fn release(t: &Block, frame: *const Frame) {
-    // SAFETY: kept in place by the reference.
-    stack::release_reference(t, unsafe { &*frame });
 }

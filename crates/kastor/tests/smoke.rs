@@ -1,6 +1,6 @@
 //! One of everything.
-use std::time::Duration;
 use kastor::*;
+use std::time::Duration;
 
 #[test]
 fn everything_once() {
@@ -23,7 +23,9 @@ fn everything_once() {
             histogram!("size", 512);
             metric!("note", 1.5);
             metric!("state", "ready", shard = i);
-            if i == 1 { inner.fail("bad"); }
+            if i == 1 {
+                inner.fail("bad");
+            }
         }
         outer.event("done");
         outer.set("n", 4);
@@ -45,7 +47,9 @@ fn a_million() {
     let _current = tele.override_current();
     for _ in 0..10_000 {
         let _root = scope!("root");
-        for _ in 0..99 { let _child = scope!("child"); }
+        for _ in 0..99 {
+            let _child = scope!("child");
+        }
     }
     assert!(tele.flush(Duration::from_secs(5)).is_complete());
     println!("{}", tele.stats());

@@ -5,10 +5,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::Relaxed,
-    },
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::{

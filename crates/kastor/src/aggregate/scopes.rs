@@ -9,9 +9,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use crate::{
     clock::Timeline,
-    event::{
-        Buckets, Exemplar, Histogram, ScopeAggregate, Source, bucket,
-        },
+    event::{Buckets, Exemplar, Histogram, ScopeAggregate, Source, bucket},
     name::Path,
     record::{self, Record, Records},
     sync::lock,
@@ -29,17 +27,16 @@ pub(crate) struct Shards {
     shards: Box<[Mutex<Shard>]>,
 }
 
+/// Slots by path index.
 #[derive(Default)]
 struct Shard {
-    /// Slot number plus one, by path index.
-    index: Vec<u32>,
-    slots: Vec<Slot>,
+    slots: Vec<Option<Box<Slot>>>,
 }
 
+/// The sums of one path. Calls are not counted: they are the sum of all buckets.
 #[derive(Clone)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Slot {
-    calls: u64,
     total: u64,
     min: u64,
     /// The longest since the last snapshot; the exemplar's.
@@ -78,8 +75,8 @@ impl Shards {
     pub(crate) fn collect(&self, timeline: &Timeline, reset_exemplars: bool) -> Vec<ScopeAggregate> {
         let mut merged: BTreeMap<Path, Slot> = BTreeMap::new();
         for shard in &self.shards {
-            for slot in &mut lock(shard).slots {
-                merged.entry(slot.path).and_modify(|sum| sum.merge(slot)).or_insert_with(|| slot.clone());
+            for slot in lock(shard).slots.iter_mut().flatten() {
+                merged.entry(slot.path).and_modify(|sum| sum.merge(slot)).or_insert_with(|| (**slot).clone());
                 if reset_exemplars {
                     (slot.exemplar, slot.recent_max) = (None, 0);
                 }
@@ -108,58 +105,77 @@ impl Shards {
 
 impl Shard {
     fn absorb(&mut self, records: &[u64], source: &Source<'_>) -> Counted {
+        /// The upper half of a completed scope's first word, without flags or extras.
+        const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
         let ns_per_tick = source.timeline.ns_per_tick();
-        let mut counted = Counted::default();
-        for record in Records(records) {
-            if record.kind() != record::TIMING {
-                counted.metrics += 1;
-                continue;
+        let (mut counted, mut rest) = (Counted::default(), records);
+        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
+            let upper = (words[0] >> 32) as u32;
+            if upper == PLAIN {
+                if let Some(slot) = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut) {
+                    counted.timings += 1;
+                    slot.add(words[2] >> 32, ns_per_tick, words, source);
+                    rest = after;
+                    continue;
+                }
             }
-            counted.timings += 1;
-            let duration = record.duration();
-            let slot = self.slot(record.path());
-            slot.calls += 1;
-            slot.total += duration;
-            if duration < slot.min {
-                slot.min = duration;
+            let kind_and_flags = upper & !u32::from(record::flag::ITEMS) & 0xffff;
+            let is_timing = kind_and_flags == PLAIN & 0xffff;
+            let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
+            match (slot, after.get((upper >> 16) as usize - record::WORDS..)) {
+                (Some(slot), Some(after)) if is_timing => {
+                    counted.timings += 1;
+                    slot.add(words[2] >> 32, ns_per_tick, words, source);
+                    rest = after;
+                    continue;
+                }
+                (_, Some(after)) if kind_and_flags >> 8 == u32::from(record::METRIC) => {
+                    counted.metrics += 1;
+                    rest = after;
+                    continue;
+                }
+                _ => {}
             }
-            if duration > slot.recent_max {
-                slot.exceed(&record, duration, source);
-            }
-            // The low exponent end of f64 is far below a tick; zero ticks count as one nanosecond's bucket.
-            slot.buckets.add(bucket((duration.max(1) as i64) as f64 * ns_per_tick));
-            if record.has(record::flag::FAILED | record::flag::DETACHED) {
-                slot.note(&record, duration);
-            }
+            let mut records = Records(rest);
+            let Some(record) = records.next() else { break };
+            rest = records.0;
+            counted.add(self.absorb_flagged(&record, ns_per_tick, source));
         }
         counted
     }
 
-    #[inline(always)]
-    fn slot(&mut self, path: Path) -> &mut Slot {
-        let number = match self.index.get(path.index() as usize) {
-            Some(&number) if number != 0 => number as usize - 1,
-            _ => self.add(path),
-        };
-        &mut self.slots[number]
-    }
-
-    #[cold]
-    fn add(&mut self, path: Path) -> usize {
-        let index = path.index() as usize;
-        if self.index.len() <= index {
-            self.index.resize((index + 1).next_power_of_two(), 0);
+    /// A record with flags or extras, or the first of its path.
+    #[inline(never)]
+    fn absorb_flagged(&mut self, record: &Record<'_>, ns_per_tick: f64, source: &Source<'_>) -> Counted {
+        if record.kind() != record::TIMING {
+            return Counted { timings: 0, metrics: 1 };
         }
-        self.slots.push(Slot::new(path));
-        self.index[index] = self.slots.len() as u32;
-        self.slots.len() - 1
+        let index = record.path().index() as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with((index + 1).next_power_of_two(), || None);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            let slot = slot.get_or_insert_with(|| Box::new(Slot::new(record.path())));
+            slot.add(record.duration(), ns_per_tick, record.fixed_words(), source);
+            slot.errors += u64::from(record.has(record::flag::FAILED));
+            if record.has(record::flag::DETACHED) {
+                slot.detached += record.duration();
+            }
+        }
+        Counted { timings: 1, metrics: 0 }
+    }
+}
+
+impl Counted {
+    fn add(&mut self, other: Counted) {
+        self.timings += other.timings;
+        self.metrics += other.metrics;
     }
 }
 
 impl Slot {
     fn new(path: Path) -> Self {
         Self {
-            calls: 0,
             total: 0,
             min: u64::MAX,
             recent_max: 0,
@@ -172,24 +188,30 @@ impl Slot {
         }
     }
 
+    #[inline(always)]
+    fn add(&mut self, duration: u64, ns_per_tick: f64, words: &[u64; record::WORDS], source: &Source<'_>) {
+        self.total += duration;
+        if duration < self.min {
+            self.min = duration;
+        }
+        if duration > self.recent_max {
+            self.exceed(words, duration, source);
+        }
+        // Zero ticks have no logarithm: their bucket lies outside, where it is set right.
+        self.buckets.add(bucket((duration as i64) as f64 * ns_per_tick));
+    }
+
     #[cold]
-    fn exceed(&mut self, record: &Record<'_>, duration: u64, source: &Source<'_>) {
+    #[inline(never)]
+    fn exceed(&mut self, words: &[u64; record::WORDS], duration: u64, source: &Source<'_>) {
         self.recent_max = duration;
         self.max = self.max.max(duration);
-        let (trace_id, span_id) = (source.trace_id(record), source.span_id(record, record.span()));
+        let record = Record::fixed(words);
+        let (trace_id, span_id) = (source.trace_id(&record), source.span_id(&record, record.span()));
         self.exemplar = Some(TickExemplar { start: record.start(), duration, trace_id, span_id });
     }
 
-    #[cold]
-    fn note(&mut self, record: &Record<'_>, duration: u64) {
-        self.errors += u64::from(record.has(record::flag::FAILED));
-        if record.has(record::flag::DETACHED) {
-            self.detached += duration;
-        }
-    }
-
     fn merge(&mut self, other: &Slot) {
-        self.calls += other.calls;
         self.total += other.total;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -203,24 +225,25 @@ impl Slot {
 
     fn finish(&self, timeline: &Timeline, children: u64) -> ScopeAggregate {
         let ns = |ticks| timeline.duration_ns(ticks);
-        let seconds = |ticks| ns(ticks) as f64;
+        let calls = self.buckets.counts().iter().sum();
+        let float = |ticks| ns(ticks) as f64;
         let durations = Histogram::from_buckets(
             self.buckets.clone(),
             0,
-            self.calls,
-            seconds(self.total),
-            seconds(self.min),
-            seconds(self.max),
+            calls,
+            float(self.total),
+            float(self.min),
+            float(self.max),
         );
         ScopeAggregate {
             path: self.path,
-            calls: self.calls,
+            calls,
             errors: self.errors,
             total_ns: ns(self.total),
             self_ns: ns(self.total.saturating_sub(children)),
             durations_ns: durations,
             exemplar: self.exemplar.map(|found| Exemplar {
-                value: seconds(found.duration),
+                value: float(found.duration),
                 unix_ns: timeline.unix_ns(found.start.saturating_add(found.duration)),
                 trace_id: found.trace_id,
                 span_id: found.span_id,

@@ -87,7 +87,8 @@ impl SeriesTable {
     /// The lane's cell for these labels, made on first use; the slot remembers it. The owner's thread only.
     pub(crate) fn cell(&self, lane: &Lane, wanted: &CellWanted<'_>) -> *const Cell {
         let CellWanted { path, metric_type, labels, slot } = *wanted;
-        let at = hash(as_bytes(labels)) ^ (u64::from(path.0) << 8 | metric_type as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let at =
+            hash(as_bytes(labels)) ^ (u64::from(path.0) << 8 | metric_type as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut cells = lane.cells.borrow_mut();
         let members = cells.get_or_insert_with(|| Box::new(Members::default()));
         let Some(members) = members.downcast_mut::<Members>() else { return std::ptr::null() };

@@ -19,9 +19,7 @@ pub struct MockClock {
 impl MockClock {
     /// A clock that stands still.
     pub fn new() -> Self {
-        Self {
-            times: Arc::new([AtomicU64::new(1_000_000_000), AtomicU64::new(1_000_000_000_000_000_000)]),
-        }
+        Self { times: Arc::new([AtomicU64::new(1_000_000_000), AtomicU64::new(1_000_000_000_000_000_000)]) }
     }
 
     /// Moves both times forward.

@@ -197,11 +197,8 @@ impl Anchors {
         let (first, _, slope) = *state;
         let ticks = newest.ticks.wrapping_sub(first.ticks);
         let elapsed = newest.monotonic_ns.saturating_sub(first.monotonic_ns);
-        let slope = if self.clock.is_counter() && elapsed > 0 && ticks > 0 {
-            elapsed as f64 / ticks as f64
-        } else {
-            slope
-        };
+        let slope =
+            if self.clock.is_counter() && elapsed > 0 && ticks > 0 { elapsed as f64 / ticks as f64 } else { slope };
         *state = (first, newest, slope);
         Timeline::new(newest, slope)
     }

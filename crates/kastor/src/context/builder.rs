@@ -129,6 +129,10 @@ impl Builder {
     /// `KASTOR_TELEMETRY=0`) and at least one reporter was added; otherwise the disabled one. The environment is read
     /// now.
     pub fn build_from_env(self) -> Telemetry {
-        if config::read(&["KASTOR"]).is_enabled && !self.reporters.is_empty() { self.build() } else { Telemetry::DISABLED }
+        if config::read(&["KASTOR"]).is_enabled && !self.reporters.is_empty() {
+            self.build()
+        } else {
+            Telemetry::DISABLED
+        }
     }
 }

@@ -16,11 +16,11 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::core::Context;
 pub use self::{
     builder::{Builder, IntoReporter},
     limits::{Limits, limits},
 };
-pub(crate) use self::core::Context;
 use crate::{
     buffer,
     callsite::{self, Decide},
@@ -213,13 +213,20 @@ impl Telemetry {
         self.handle.as_ref().map(|handle| &*handle.context)
     }
 
+    /// Whether the hot paths of this thread lead to this context.
+    #[inline]
+    pub(crate) fn is_current(&self, t: &Block) -> bool {
+        // SAFETY: the vacant cursor or one of a lane of this thread, which live until the thread ends.
+        let cursor = unsafe { &*t.lane.get() };
+        self.handle.as_ref().is_some_and(|handle| handle.context.id == cursor.context_id)
+    }
+
     /// This thread's lane into the context.
     #[inline]
     pub(crate) fn lane(&self, t: &Block) -> Option<*const Lane> {
         let handle = self.handle.as_ref()?;
         buffer::lane(t, &handle.sink, handle.context.id)
     }
-
 }
 
 impl fmt::Debug for Telemetry {

@@ -4,10 +4,7 @@
 //! child give them back. The child forgets other threads, unclaimed records and all sums. Scopes that were open become
 //! stand-ins: they pop silently, and are the parents of the child's scopes.
 
-use std::{
-    cell::RefCell,
-    sync::Arc,
-};
+use std::{cell::RefCell, sync::Arc};
 
 use super::collector::{self, Managed};
 use crate::{buffer, callsite, name, sync::Held};
@@ -42,9 +39,11 @@ extern "C" fn before() {
         let mut of_context: Vec<Box<dyn Held + '_>> = Vec::new();
         context.hold(&mut of_context);
         // SAFETY: only lifetimes change. The guards borrow from contexts that `Locks` keeps, and are dropped first.
-        held.extend(of_context.into_iter().map(|guard| unsafe {
-            std::mem::transmute::<Box<dyn Held + '_>, Box<dyn Held>>(guard)
-        }));
+        held.extend(
+            of_context
+                .into_iter()
+                .map(|guard| unsafe { std::mem::transmute::<Box<dyn Held + '_>, Box<dyn Held>>(guard) }),
+        );
     }
     // A thread that is past its thread-locals forks without the locks: nothing worse than without this library.
     let _ = LOCKS.try_with(|locks| *locks.borrow_mut() = Some(Locks { held, contexts }));

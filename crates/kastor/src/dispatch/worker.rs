@@ -159,8 +159,8 @@ impl Worker {
         while queue.flushes_done < ticket && queue.is_running && !deadline.has_passed() {
             queue = wait(&self.done, queue, deadline.remaining());
         }
-        let unflushed = u64::from(queue.flushes_done < ticket);
-        (queue.events + queue.in_hand).max(unflushed)
+        // What was queued before the ticket is through once the flush is done; what came later is another flush's.
+        if queue.flushes_done >= ticket { 0 } else { (queue.events + queue.in_hand).max(1) }
     }
 
     /// Events that wait.

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    metric::Metric,
-    timing::Timing,
-};
+use super::{metric::Metric, timing::Timing};
 use crate::{
     clock::{Anchor, Timeline},
     name::{Path, known_paths},

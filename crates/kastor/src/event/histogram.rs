@@ -3,29 +3,31 @@
 
 /// Buckets per power of two.
 const PER_OCTAVE: i32 = 8;
+/// Below the buckets of all normal numbers.
+const LEAST: i32 = -1022 * PER_OCTAVE - 1;
+/// The bucket of one nanosecond.
+const LEAST_DURATION: i32 = -1;
 /// Most buckets that a histogram keeps on one side; 160 octaves cover every duration and nearly every metric.
 const MAX_BUCKETS: usize = 160 * PER_OCTAVE as usize;
 
 /// The bucket of a positive, finite, normal number.
 #[inline(always)]
 pub(crate) fn bucket(value: f64) -> i32 {
-    /// Mantissas of 2^(k/8), k = 1..=8: where the next bucket begins within each eighth of an octave.
+    /// Mantissas of 2^(k/8), k = 1..=8, less one: where the next bucket begins within each eighth of an octave.
     const NEXT: [u64; 8] = [
-        0x172b83c7d517b,
-        0x306fe0a31b715,
-        0x4bfdad5362a27,
-        0x6a09e667f3bcd,
-        0x8ace5422aa0db,
-        0xae89f995ad3ad,
-        0xd5818dcfba487,
+        0x172b83c7d517a << 12,
+        0x306fe0a31b714 << 12,
+        0x4bfdad5362a26 << 12,
+        0x6a09e667f3bcc << 12,
+        0x8ace5422aa0da << 12,
+        0xae89f995ad3ac << 12,
+        0xd5818dcfba486 << 12,
         u64::MAX,
     ];
-    const MANTISSA: u64 = (1 << 52) - 1;
-    let bits = value.to_bits();
-    let mantissa = bits & MANTISSA;
-    let eighth = (bits >> 49 & 7) as usize;
-    // The bounds include their upper end: an exact power of two belongs to the bucket below.
-    (bits >> 49) as i32 - 1023 * PER_OCTAVE + i32::from(mantissa > NEXT[eighth]) - i32::from(mantissa == 0)
+    // One below: bounds include their upper end, and so an exact power of two falls into the bucket below it.
+    let bits = value.to_bits().wrapping_sub(1);
+    let eighths = (bits >> 49) as i32;
+    eighths - 1023 * PER_OCTAVE + i32::from(bits << 12 > NEXT[(eighths & 7) as usize])
 }
 
 /// A run of buckets on one side of zero.
@@ -57,6 +59,8 @@ impl Buckets {
     /// Makes room in whole octaves; beyond the limit the outermost bucket takes what lies outside.
     #[cold]
     fn add_outside(&mut self, bucket: i32, times: u64) {
+        // What is far below any number that is recorded was zero: it counts as the least that has a bucket here.
+        let bucket = if bucket < LEAST { LEAST_DURATION } else { bucket };
         let octave = bucket.div_euclid(PER_OCTAVE) * PER_OCTAVE;
         if self.counts.is_empty() {
             self.offset = octave;

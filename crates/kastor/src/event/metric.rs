@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    batch::Source,
-    timing::Attributes,
-};
+use super::{batch::Source, timing::Attributes};
 use crate::{
     name::Path,
     record::{self, Record},
@@ -110,7 +107,7 @@ impl<'a> Metric<'a> {
 
     /// The trace of the enclosing scope, if there is one.
     pub fn trace_id(&self) -> Option<u128> {
-        self.record.filter(|record| record.root() != 0).map(|record| self.source.trace_id(&record))
+        self.record.filter(|record| record.parent() != 0).map(|record| self.source.trace_id(&record))
     }
 
     /// The enclosing scope's id, if there is one.

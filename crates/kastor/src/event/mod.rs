@@ -18,8 +18,8 @@ pub use self::{
     snapshot::{Exemplar, Number, ScopeAggregate, SeriesAggregate, Snapshot},
     timing::{Attributes, Link, Outcome, PointEvent, Timing},
 };
-pub use crate::value::MetricType;
 pub(crate) use self::{
     batch::{Source, mix, span_id, trace_id},
     histogram::bucket,
 };
+pub use crate::value::MetricType;

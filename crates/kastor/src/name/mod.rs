@@ -14,13 +14,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-pub use self::{path::Path, validate::check_literal};
+use self::table::{Segments, Table};
 pub(crate) use self::{
     glob::Glob,
     path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, known_path, known_paths, path},
     validate::is_recommended,
 };
-use self::table::{Segments, Table};
+pub use self::{path::Path, validate::check_literal};
 use crate::sync::lock;
 
 /// Names longer than this many bytes are cut.

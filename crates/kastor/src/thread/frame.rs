@@ -6,12 +6,12 @@
 //! 16  path   u32
 //! 20  span   u32, sequence number in this thread; 0 while unused
 //! 24  root   u32, sequence number of the outermost scope
-//! 28  word   flags u8 | lane u8 | references u16
+//! 28  word   flags u8 | lane u8 | unused u16
 //! ```
 //!
-//! The owner alone writes. Others read `span`, `path` and `start` to dump open scopes, hence atomics (plain moves on
-//! x86-64 and aarch64). References count open children and suspended flows; a frame is reused only at zero, so a link
-//! never dangles. Memory is given back when the thread ends, after it was unlinked from the thread's list.
+//! The owner alone writes. Others read everything but `link` to dump open scopes, hence atomics (plain moves on x86-64
+//! and aarch64). Memory is given back when the thread ends, after it was unlinked from the thread's list; until then a
+//! frame stays a frame, so a stale link is never a dangling pointer.
 
 use std::{
     cell::Cell,
@@ -59,21 +59,19 @@ pub(crate) mod flag {
     pub(crate) const CLOSED: u32 = 16;
     /// No scope of this thread but a stand-in for one: attached from elsewhere, or opened before a fork.
     pub(crate) const STAND_IN: u32 = 32;
-    /// So many references that counting stopped: stays until the thread ends.
-    pub(crate) const PINNED: u32 = 64;
+    /// What it was opened under was left before: it is in no chain that will be current again.
+    pub(crate) const ORPHAN: u32 = 64;
     /// Opened while the thread was unwinding already.
     pub(crate) const BORN_PANICKING: u32 = 128;
 
     /// What a child inherits.
     pub(crate) const INHERITED: u32 = FOREIGN | UNSAMPLED;
-    /// One reference.
-    pub(crate) const REFERENCE: u32 = 1 << 16;
     /// Where the lane's number stands.
     pub(crate) const LANE_SHIFT: u32 = 8;
 }
 
 /// Anything of this set sends closing to the cold path.
-pub(crate) const HOT_MASK: u32 = 0xffff_00ff;
+pub(crate) const HOT_MASK: u32 = 0xff;
 
 impl Frame {
     pub(crate) const fn new() -> Self {
@@ -87,16 +85,17 @@ impl Frame {
         }
     }
 
+    /// Stands for "no scope"; see `Block::base`.
+    pub(crate) const fn base() -> Self {
+        Self { root: Cell::new(1), ..Self::new() }
+    }
+
     pub(crate) fn has(&self, flags: u32) -> bool {
         self.word.get() & flags != 0
     }
 
     pub(crate) fn set(&self, flags: u32) {
         self.word.set(self.word.get() | flags);
-    }
-
-    pub(crate) fn references(&self) -> u32 {
-        self.word.get() >> 16
     }
 
     pub(crate) fn lane(&self) -> usize {

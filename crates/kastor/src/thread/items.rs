@@ -3,8 +3,8 @@
 //! The buffer leaves room for the record's fixed part in front of the items, so that closing completes it in place.
 
 use crate::{
-    record,
     name::{Name, cut},
+    record,
     value::{MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_VALUE_BYTES, Value, head, push_bytes, push_value, tag},
 };
 
@@ -28,8 +28,11 @@ pub(crate) struct ItemBuffer {
 }
 
 impl ItemBuffer {
+    /// Words of items for which any unused buffer has room.
+    pub(crate) const ROOM_WORDS: usize = 42;
+
     pub(crate) fn new() -> Box<Self> {
-        let mut words = Vec::with_capacity(32);
+        let mut words = Vec::with_capacity(FRONT_WORDS + Self::ROOM_WORDS);
         words.resize(FRONT_WORDS, 0);
         Box::new(Self {
             next: std::ptr::null_mut(),
@@ -46,16 +49,57 @@ impl ItemBuffer {
     pub(crate) fn clear(&mut self) {
         self.words.truncate(FRONT_WORDS);
         if self.words.capacity() > MAX_KEPT_WORDS {
-            self.words.shrink_to(32);
+            self.words.shrink_to(FRONT_WORDS + Self::ROOM_WORDS);
         }
         (self.items, self.dropped, self.is_failed, self.is_discarded) = (0, 0, false, false);
     }
 
+    /// Where items begin in an unused buffer; there is room for `ROOM_WORDS`.
+    #[inline(always)]
+    pub(crate) fn room(&mut self) -> *mut u64 {
+        // SAFETY: the fixed part's words are there always, and the capacity is never below both together.
+        unsafe { self.words.as_mut_ptr().add(FRONT_WORDS) }
+    }
+
+    /// Says how far the room was filled, with how many items.
+    ///
+    /// # Safety
+    /// Everything from [`room`](Self::room) to `end` was written.
+    #[inline(always)]
+    pub(crate) unsafe fn set_end(&mut self, end: *const u64, items: u32) {
+        let len = (end as usize - self.words.as_ptr() as usize) / 8;
+        // SAFETY: as the caller says; the fixed part before was initialised when the buffer was made.
+        unsafe { self.words.set_len(len) };
+        self.items = items;
+    }
+
+    /// Whether there are attributes, events and links only, all of them whole.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.dropped == 0 && !self.is_failed && !self.is_discarded
+    }
+
+    /// [`clear`](Self::clear) for a plain buffer of a short record.
+    #[inline(always)]
+    pub(crate) fn clear_plain(&mut self) {
+        // SAFETY: shorter than before: the fixed part is always there.
+        unsafe { self.words.set_len(FRONT_WORDS) };
+        self.items = 0;
+    }
+
+    /// Puts another buffer's items behind.
+    pub(crate) fn append(&mut self, later: &ItemBuffer) {
+        self.words.extend_from_slice(later.items());
+        self.items += later.items;
+        self.dropped += later.dropped;
+        self.is_failed |= later.is_failed;
+        self.is_discarded |= later.is_discarded;
+    }
+
     #[inline]
     pub(crate) fn attribute(&mut self, key: Name, value: &Value<'_>) {
-        if self.has_room() && !push_value(&mut self.words, key, value) {
-            self.dropped += 1;
-        }
+        let is_whole = !self.has_room() || push_value(&mut self.words, key, value);
+        self.dropped += u32::from(!is_whole);
     }
 
     pub(crate) fn event(&mut self, name: Name, tick: u64, attributes: &[(Name, Value<'_>)]) {
@@ -65,11 +109,9 @@ impl ItemBuffer {
         let at = self.words.len();
         self.words.extend_from_slice(&[0, tick]);
         for (key, value) in attributes {
-            if (self.words.len() - at) * 8 + MAX_ITEM_WORDS * 8 > MAX_EVENT_BYTES / 4 {
-                self.dropped += 1;
-            } else if !push_value(&mut self.words, *key, value) {
-                self.dropped += 1;
-            }
+            let fits = (self.words.len() - at + MAX_ITEM_WORDS) * 8 <= MAX_EVENT_BYTES / 4;
+            let is_kept = fits && push_value(&mut self.words, *key, value);
+            self.dropped += u32::from(!is_kept);
         }
         let bytes = (self.words.len() - at - 1) * 8;
         if let Some(word) = self.words.get_mut(at) {
@@ -129,13 +171,9 @@ impl ItemBuffer {
     }
 
     /// Items alone.
+    #[inline(always)]
     pub(crate) fn items(&self) -> &[u64] {
         self.words.get(FRONT_WORDS..).unwrap_or(&[])
-    }
-
-    /// Takes over items that were built elsewhere.
-    pub(crate) fn extend(&mut self, items: &[u64]) {
-        self.words.extend_from_slice(items);
     }
 
     fn has_room(&mut self) -> bool {

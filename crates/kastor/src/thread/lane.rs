@@ -17,6 +17,7 @@ use std::{
 use super::{Chunk, Thread};
 use crate::{
     name::Path,
+    record,
     value::{MetricType, Value},
 };
 
@@ -32,6 +33,12 @@ pub(crate) mod lane_flag {
     pub(crate) const SLOW_CLOCK: u32 = 8;
     /// The process is a forked child that has not emitted yet.
     pub(crate) const FORKED: u32 = 16;
+    /// Closed scopes wait under open ones on this thread: closing looks for them.
+    pub(crate) const DISORDER: u32 = 32;
+    /// What the owner sets and clears; the rest is the context's.
+    pub(crate) const OF_OWNER: u32 = FORKED | DISORDER;
+    /// What does not keep scopes from being opened the short way.
+    pub(crate) const HARMLESS_TO_OPEN: u32 = INLINE | DISORDER;
 }
 
 /// The part of a lane that the hot path touches.
@@ -42,14 +49,16 @@ pub(crate) struct Cursor {
     pub(crate) word: u32,
     /// Where the next record goes; everything before it is published.
     pub(crate) position: AtomicPtr<u64>,
-    /// Where records must end.
-    pub(crate) end: Cell<*mut u64>,
+    /// The last place where a record without extras fits; before the chunk if none does.
+    pub(crate) last: Cell<*mut u64>,
     /// One slot per metric callsite.
     pub(crate) cells: Cell<*const CellSlot>,
     pub(crate) cells_len: Cell<u32>,
+    /// The context's number; 0 for none.
+    pub(crate) context_id: u64,
 }
 
-// SAFETY: `end`, `cells` and `cells_len` belong to the owning thread; the vacant cursor's are never written.
+// SAFETY: `last`, `cells` and `cells_len` belong to the owning thread; the vacant cursor's are never written.
 unsafe impl Sync for Cursor {}
 // SAFETY: as above.
 unsafe impl Send for Cursor {}
@@ -59,9 +68,10 @@ pub(crate) static VACANT: Cursor = Cursor {
     flags: AtomicU32::new(lane_flag::VACANT),
     word: 0,
     position: AtomicPtr::new(ptr::null_mut()),
-    end: Cell::new(ptr::null_mut()),
+    last: Cell::new(ptr::null_mut()),
     cells: Cell::new(ptr::null()),
     cells_len: Cell::new(0),
+    context_id: 0,
 };
 
 /// The cell that a metric callsite used last on this lane.
@@ -83,8 +93,6 @@ pub(crate) struct Lane {
     pub(crate) flows: AtomicU32,
     pub(crate) thread: Arc<Thread>,
     pub(crate) sink: Arc<dyn Sink>,
-    /// The sink's, at hand.
-    pub(crate) context_id: u64,
     /// The metric cells of this thread; the owner's alone, `aggregate` knows the type.
     pub(crate) cells: RefCell<Option<Box<dyn Any + Send>>>,
 }
@@ -214,6 +222,25 @@ pub(crate) trait Sink: Send + Sync {
     fn end_lane(&self, lane: &Lane);
 }
 
+impl Cursor {
+    /// Where records must end.
+    #[inline(always)]
+    pub(crate) fn end(&self) -> *mut u64 {
+        self.last.get().wrapping_add(record::WORDS)
+    }
+
+    /// Says where records must end.
+    pub(crate) fn set_end(&self, end: *mut u64) {
+        self.last.set(end.wrapping_sub(record::WORDS));
+    }
+
+    /// Bytes between the position and the end. Owner only.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        (self.end() as usize).saturating_sub(self.position.load(Relaxed) as usize)
+    }
+}
+
 impl Lane {
     /// What frames carry.
     pub(crate) fn number(&self) -> usize {
@@ -228,15 +255,14 @@ impl Lane {
                 flags: AtomicU32::new(sink.lane_flags()),
                 word: u32::from(number) << super::flag::LANE_SHIFT,
                 position: AtomicPtr::new(words),
-                // SAFETY: one past the end of the allocation.
-                end: Cell::new(unsafe { words.add(chunk.capacity()) }),
+                last: Cell::new(words.wrapping_add(chunk.capacity()).wrapping_sub(record::WORDS)),
                 cells: Cell::new(ptr::null()),
                 cells_len: Cell::new(0),
+                context_id: sink.id(),
             },
             claim: Mutex::new(Claim { chunk, claimed: 0, prefix: thread.prefix.load(Relaxed) }),
             flows: AtomicU32::new(0),
             thread,
-            context_id: sink.id(),
             sink,
             cells: RefCell::new(None),
         }

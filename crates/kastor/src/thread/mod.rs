@@ -48,11 +48,11 @@ pub(crate) struct Block {
     pub(crate) lanes_len: Cell<u32>,
     /// Item buffers that wait to be used, linked.
     pub(crate) items: Cell<*mut ItemBuffer>,
-    /// Sequence number of the newest scope.
-    pub(crate) sequence: Cell<u32>,
-    /// Scopes that are open around `current`, itself included.
-    pub(crate) depth: Cell<u32>,
-    /// The newest tick that this thread read.
+    /// Levels of `current`, kept only while its path ends at the limits; see `stack::levels`.
+    pub(crate) deep_levels: Cell<u32>,
+    /// Closed scopes that wait under open ones.
+    pub(crate) waiting: Cell<u32>,
+    /// The tick at which the newest scope closed.
     pub(crate) last_tick: Cell<u64>,
     /// Whether an inline reporter is being served: events from inside it are not delivered to it again.
     pub(crate) delivering: Cell<bool>,
@@ -60,7 +60,8 @@ pub(crate) struct Block {
     pub(crate) ended: Cell<bool>,
     /// The current context, if a guard chose one for this thread: opaque here, the context's own business.
     pub(crate) chosen: Cell<*const ()>,
-    /// Stands for "no scope is open".
+    /// Stands for "no scope is open". Its `root` is the next sequence number: a scope that is opened under it takes that
+    /// for its root, like any child takes its parent's.
     pub(crate) base: Frame,
 }
 
@@ -74,13 +75,13 @@ thread_local! {
             lanes: Cell::new(ptr::null()),
             lanes_len: Cell::new(0),
             items: Cell::new(ptr::null_mut()),
-            sequence: Cell::new(0),
-            depth: Cell::new(0),
+            deep_levels: Cell::new(0),
+            waiting: Cell::new(0),
             last_tick: Cell::new(0),
             delivering: Cell::new(false),
             ended: Cell::new(false),
             chosen: Cell::new(ptr::null()),
-            base: Frame::new(),
+            base: Frame::base(),
         }
     };
 }
@@ -103,6 +104,29 @@ pub(crate) fn is_own() -> bool {
 pub(crate) fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
+}
+
+impl Block {
+    /// The next sequence number of this thread.
+    #[inline(always)]
+    pub(crate) fn draw(&self) -> u32 {
+        let sequence = self.base.root.get();
+        self.base.root.set(sequence.wrapping_add(1));
+        sequence
+    }
+
+    /// Whether sequence numbers are about to run out. Some are left for aliases.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.base.root.get() > u32::MAX - (1 << 20)
+    }
+
+    /// The newest tick that this thread read: its last scope's end or its current scope's start.
+    #[inline(always)]
+    pub(crate) fn newest_tick(&self) -> u64 {
+        // SAFETY: null before the thread is set up, else the base or an open frame.
+        let start = unsafe { self.current.get().as_ref() }.map_or(0, |frame| frame.start.load(Relaxed));
+        self.last_tick.get().max(start)
+    }
 }
 
 /// Calls `f` with this thread's block. Works during the thread's teardown too.
