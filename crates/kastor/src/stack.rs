@@ -44,11 +44,12 @@ thread_local! {
 /// Pushes `frame`, which is unused, under `parent`, which is current. The caller sets the start.
 #[inline(always)]
 pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_word: u32) {
+    let word = parent.word.get() & flag::INHERITED | lane_word;
     t.free.set(frame.link.get());
     frame.link.set(parent);
     frame.path.store(path.0, Relaxed);
     frame.root.set(parent.root.get());
-    frame.word.set(parent.word.get() & flag::INHERITED | lane_word);
+    frame.word.set(word);
     frame.span.store(t.draw(), Relaxed);
     t.current.set(frame);
 }
@@ -56,7 +57,13 @@ pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_wo
 /// Takes `frame`, which is current, out again.
 #[inline(always)]
 pub(crate) fn pop(t: &Block, frame: &Frame) {
-    t.current.set(frame.link.get());
+    pop_to(t, frame, frame.link.get());
+}
+
+/// The same, where the link is at hand.
+#[inline(always)]
+pub(crate) fn pop_to(t: &Block, frame: &Frame, link: *const Frame) {
+    t.current.set(link);
     release(t, frame);
 }
 

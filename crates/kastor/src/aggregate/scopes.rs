@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use crate::{
     clock::Timeline,
-    event::{Buckets, Exemplar, Histogram, ScopeAggregate, Source, bucket},
+    event::{Buckets, Exemplar, Histogram, JUST_BELOW, ScopeAggregate, Source, bucket_inside},
     name::Path,
     record::{self, Record, Records},
     sync::lock,
@@ -107,46 +107,30 @@ impl Shard {
     fn absorb(&mut self, records: &[u64], source: &Source<'_>) -> Counted {
         /// The upper half of a completed scope's first word, without flags or extras.
         const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
-        let ns_per_tick = source.timeline.ns_per_tick();
+        let ns_per_tick = source.timeline.ns_per_tick() * JUST_BELOW;
         let (mut counted, mut rest) = (Counted::default(), records);
-        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
-            let upper = (words[0] >> 32) as u32;
-            if upper == PLAIN {
-                if let Some(slot) = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut) {
-                    counted.timings += 1;
-                    slot.add(words[2] >> 32, ns_per_tick, words, source);
-                    rest = after;
-                    continue;
-                }
+        loop {
+            let mut plain = 0;
+            // The usual record, again and again.
+            for words in rest.chunks_exact(record::WORDS) {
+                let Ok(words) = <&[u64; record::WORDS]>::try_from(words) else { break };
+                let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
+                let (Some(slot), PLAIN) = (slot, (words[0] >> 32) as u32) else { break };
+                slot.add(words[2] >> 32, ns_per_tick, words, source);
+                plain += 1;
             }
-            let kind_and_flags = upper & !u32::from(record::flag::ITEMS) & 0xffff;
-            let is_timing = kind_and_flags == PLAIN & 0xffff;
-            let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
-            match (slot, after.get((upper >> 16) as usize - record::WORDS..)) {
-                (Some(slot), Some(after)) if is_timing => {
-                    counted.timings += 1;
-                    slot.add(words[2] >> 32, ns_per_tick, words, source);
-                    rest = after;
-                    continue;
-                }
-                (_, Some(after)) if kind_and_flags >> 8 == u32::from(record::METRIC) => {
-                    counted.metrics += 1;
-                    rest = after;
-                    continue;
-                }
-                _ => {}
-            }
+            counted.timings += plain as u64;
+            rest = rest.get(plain * record::WORDS..).unwrap_or(&[]);
             let mut records = Records(rest);
-            let Some(record) = records.next() else { break };
+            let Some(record) = records.next() else { return counted };
             rest = records.0;
-            counted.add(self.absorb_flagged(&record, ns_per_tick, source));
+            counted.add(self.absorb_any(&record, ns_per_tick, source));
         }
-        counted
     }
 
     /// A record with flags or extras, or the first of its path.
     #[inline(never)]
-    fn absorb_flagged(&mut self, record: &Record<'_>, ns_per_tick: f64, source: &Source<'_>) -> Counted {
+    fn absorb_any(&mut self, record: &Record<'_>, ns_per_tick: f64, source: &Source<'_>) -> Counted {
         if record.kind() != record::TIMING {
             return Counted { timings: 0, metrics: 1 };
         }
@@ -198,7 +182,7 @@ impl Slot {
             self.exceed(words, duration, source);
         }
         // Zero ticks have no logarithm: their bucket lies outside, where it is set right.
-        self.buckets.add(bucket((duration as i64) as f64 * ns_per_tick));
+        self.buckets.add(bucket_inside((duration as i64) as f64 * ns_per_tick));
     }
 
     #[cold]

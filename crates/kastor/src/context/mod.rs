@@ -256,6 +256,7 @@ pub(crate) fn current_lane(t: &Block) -> Option<*const Lane> {
 
 thread_local! {
     /// The contexts that guards chose on this thread, the newest last.
+    #[allow(clippy::vec_box, reason = "the hot paths keep the address of the newest")]
     static OVERRIDES: RefCell<Vec<Box<Telemetry>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -11,23 +11,31 @@ const LEAST_DURATION: i32 = -1;
 const MAX_BUCKETS: usize = 160 * PER_OCTAVE as usize;
 
 /// The bucket of a positive, finite, normal number.
-#[inline(always)]
 pub(crate) fn bucket(value: f64) -> i32 {
-    /// Mantissas of 2^(k/8), k = 1..=8, less one: where the next bucket begins within each eighth of an octave.
+    // Bounds include their upper end: just below it, an exact power of two falls into the bucket that it belongs to.
+    bucket_inside(f64::from_bits(value.to_bits() - 1))
+}
+
+/// What to multiply with in order to come just below a bound that is hit exactly.
+pub(crate) const JUST_BELOW: f64 = 1.0 - f64::EPSILON / 2.0;
+
+/// The bucket of a number that is no bound; see [`JUST_BELOW`].
+#[inline(always)]
+pub(crate) fn bucket_inside(value: f64) -> i32 {
+    /// Mantissas of 2^(k/8), k = 1..=8: where the next bucket begins within each eighth of an octave.
     const NEXT: [u64; 8] = [
-        0x172b83c7d517a << 12,
-        0x306fe0a31b714 << 12,
-        0x4bfdad5362a26 << 12,
-        0x6a09e667f3bcc << 12,
-        0x8ace5422aa0da << 12,
-        0xae89f995ad3ac << 12,
-        0xd5818dcfba486 << 12,
+        0x172b83c7d517b << 12,
+        0x306fe0a31b715 << 12,
+        0x4bfdad5362a27 << 12,
+        0x6a09e667f3bcd << 12,
+        0x8ace5422aa0db << 12,
+        0xae89f995ad3ad << 12,
+        0xd5818dcfba487 << 12,
         u64::MAX,
     ];
-    // One below: bounds include their upper end, and so an exact power of two falls into the bucket below it.
-    let bits = value.to_bits().wrapping_sub(1);
-    let eighths = (bits >> 49) as i32;
-    eighths - 1023 * PER_OCTAVE + i32::from(bits << 12 > NEXT[(eighths & 7) as usize])
+    let bits = value.to_bits();
+    let eighths = bits >> 49;
+    (eighths as i32) - 1023 * PER_OCTAVE + i32::from(bits << 12 > NEXT[(eighths & 7) as usize])
 }
 
 /// A run of buckets on one side of zero.
@@ -50,7 +58,8 @@ impl Buckets {
 
     #[inline(always)]
     pub(crate) fn add(&mut self, bucket: i32) {
-        match self.counts.get_mut(bucket.wrapping_sub(self.offset) as usize) {
+        // Below the offset wraps around to far beyond the end.
+        match self.counts.get_mut(bucket.wrapping_sub(self.offset) as u32 as usize) {
             Some(count) => *count += 1,
             None => self.add_outside(bucket, 1),
         }

@@ -20,6 +20,6 @@ pub use self::{
 };
 pub(crate) use self::{
     batch::{Source, mix, span_id, trace_id},
-    histogram::bucket,
+    histogram::{JUST_BELOW, bucket_inside},
 };
 pub use crate::value::MetricType;

@@ -132,12 +132,14 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
         let start = this.start.load(Relaxed);
         let duration = end.wrapping_sub(start);
         let position = cursor.position.load(Relaxed);
-        let is_full = position > cursor.last.get();
-        if cursor.flags.load(Relaxed) != 0 || duration > u64::from(u32::MAX) || is_full {
+        // One comparison for both: a flag of the lane, a duration beyond 32 bits.
+        let unusual = u64::from(cursor.flags.load(Relaxed)) | duration >> 32;
+        if unusual != 0 || position > cursor.last.get() {
             return cold::close(frame, extra, end);
         }
+        let link = this.link.get();
         // SAFETY: the link of an open frame is the base or a frame in place.
-        let parent = unsafe { &*this.link.get() };
+        let parent = unsafe { &*link };
         let halves = position.cast::<u32>();
         // SAFETY: there is room for four words up to the end, since the position is not beyond `last`; only the owner
         // touches them until they are published by the store below.
@@ -151,7 +153,7 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
             position.add(3).write(start);
             cursor.position.store(position.add(record::WORDS), Release);
         }
-        stack::pop(t, this);
+        stack::pop_to(t, this, link);
         t.last_tick.set(end);
     });
 }
