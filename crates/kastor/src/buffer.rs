@@ -32,7 +32,7 @@ static THREADS: Mutex<Vec<Arc<Thread>>> = Mutex::new(Vec::new());
 /// Full-size chunks that wait to be used.
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
 /// Chunks beyond this number go back to the allocator.
-const MAX_POOLED: usize = 512;
+const MAX_POOLED: usize = 16;
 
 /// The owner's cold half of a thread: dropped when the thread ends.
 struct Owner {
@@ -422,7 +422,7 @@ pub(crate) fn frame_front(frame: &Frame, end: u64, flags: u8, depth: u32) -> Fro
     // SAFETY: an open frame's link is the base or a frame kept in place by this one's reference.
     let parent = unsafe { &*frame.link.get() };
     let ids = (frame.span.load(Relaxed), parent.span.load(Relaxed), frame.root.get());
-    let detached = if parent.has(flag::STAND_IN) { record_flag::DETACHED } else { 0 };
+    let detached = if parent.has(flag::ATTACHED) { record_flag::DETACHED } else { 0 };
     timing_front((path, depth), ids, (start, duration), flags | detached | frame_flags(frame))
 }
 

@@ -1,4 +1,6 @@
 //! The macros: each collects its callsite and calls one function.
+//!
+//! With `--cfg kastor_off` they compile to nothing: see `__on`, through which each of those calls goes.
 
 /// Opens a scope; it closes when the returned [`Scope`](crate::Scope) is dropped.
 ///
@@ -16,13 +18,14 @@
 #[macro_export]
 macro_rules! scope {
     ($name:literal $(,)?) => {
-        $crate::__private::open($crate::__callsite!(scope, $name))
+        $crate::__on!([$crate::__private::none()] $crate::__private::open($crate::__callsite!(scope, $name)))
     };
     ($name:literal, $($attributes:tt)+) => {
         $crate::__attributes!([open_with, is_on] [] scope [$name] [] $($attributes)+)
     };
     ($telemetry:expr, $name:literal $(,)?) => {
-        $crate::__private::open_in(&$telemetry, $crate::__callsite!(scope, $name))
+        $crate::__on!([$crate::__private::none()]
+            $crate::__private::open_in(&$telemetry, $crate::__callsite!(scope, $name)))
     };
     ($telemetry:expr, $name:literal, $($attributes:tt)+) => {
         $crate::__attributes!([open_in_with, is_on_in] [&$telemetry,] scope [$name] [] $($attributes)+)
@@ -83,6 +86,27 @@ macro_rules! metric {
     };
 }
 
+/// The call of a macro. How kastor was compiled decides, not how the crate that uses the macro was: hence two of them.
+#[cfg(not(kastor_off))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __on {
+    ([$off:expr] $call:expr) => {
+        $call
+    };
+}
+
+/// What is there instead of the call of a macro. The call is still seen by the compiler, so that mistakes in it are
+/// found and what it uses counts as used, but nothing of it is evaluated.
+#[cfg(kastor_off)]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __on {
+    ([$off:expr] $call:expr) => {
+        if false { $call } else { $off }
+    };
+}
+
 /// The static callsite of a literal name.
 #[doc(hidden)]
 #[macro_export]
@@ -124,17 +148,20 @@ macro_rules! __attributes {
         $crate::__attributes!($call $before $kind $name
             [$($done)* ($key, $crate::__private::Value::from($value))] $($($rest)*)?)
     };
-    ([$call:ident, $ask:ident] [$($before:tt)*] scope [$name:literal] [$(($key:expr, $value:expr))*]) => {{
-        let callsite = $crate::__callsite!(scope, $name $(, $key)*);
-        // The values are made within the call, so that temporaries in them live long enough.
-        if $crate::__private::$ask($($before)* callsite) {
-            $crate::__private::$call($($before)* callsite, &[$($value),*])
-        } else {
-            $crate::__private::none()
-        }
-    }};
+    ([$call:ident, $ask:ident] [$($before:tt)*] scope [$name:literal] [$(($key:expr, $value:expr))*]) => {
+        $crate::__on!([$crate::__private::none()] {
+            let callsite = $crate::__callsite!(scope, $name $(, $key)*);
+            // The values are made within the call, so that temporaries in them live long enough.
+            if $crate::__private::$ask($($before)* callsite) {
+                $crate::__private::$call($($before)* callsite, &[$($value),*])
+            } else {
+                $crate::__private::none()
+            }
+        })
+    };
     ([$call:ident] [$($before:tt)*] $kind:ident [$name:literal $(, $more:expr)?] [$(($key:expr, $value:expr))*]) => {
-        $crate::__private::$call($($before)* $crate::__callsite!($kind, $name $(, $key)*), $($more,)? || [$($value),*])
+        $crate::__on!([()] $crate::__private::$call(
+            $($before)* $crate::__callsite!($kind, $name $(, $key)*), $($more,)? || [$($value),*]))
     };
 }
 
@@ -143,9 +170,9 @@ macro_rules! __attributes {
 #[macro_export]
 macro_rules! __record {
     ($type:ident [] $name:literal, $amount:expr, $($key:ident = $label:literal),* $(,)?) => {
-        $crate::__private::record_static($crate::__callsite!(metric, $name $(, stringify!($key))*),
+        $crate::__on!([()] $crate::__private::record_static($crate::__callsite!(metric, $name $(, stringify!($key))*),
             ($crate::__private::MetricType::$type, $crate::__private::Amount::from($amount)),
-            || [$($crate::__private::Value::from($label)),*])
+            || [$($crate::__private::Value::from($label)),*]))
     };
     ($type:ident [] $name:literal, $amount:expr, $($labels:tt)*) => {
         $crate::__attributes!([record_dynamic] [] metric [$name, ($crate::__private::MetricType::$type,

@@ -15,8 +15,8 @@ use crate::{
     thread::{Part, Thread},
 };
 
-/// Bytes of one block of memory.
-const BLOCK_WORDS: usize = (1 << 20) / 8;
+/// Words of one block of memory: 256 KiB.
+const BLOCK_WORDS: usize = (256 << 10) / 8;
 
 /// A reporter that keeps up to `max_bytes` of records; what comes later is dropped and counted (`spool_full`).
 ///

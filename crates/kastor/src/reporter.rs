@@ -199,7 +199,7 @@ impl Guarded {
 
     /// One event, inline.
     pub(crate) fn timing(&self, event: &Timing<'_>) {
-        self.call(1, |reporter| {
+        self.call(0, 1, |reporter| {
             reporter.record_timing(event);
             Ok(())
         });
@@ -207,7 +207,7 @@ impl Guarded {
 
     /// One event, inline. A call of an aggregated instrument is no event of the accounts.
     pub(crate) fn metric(&self, event: &Metric<'_>, events: u64) {
-        self.call(events, |reporter| {
+        self.call(0, events, |reporter| {
             reporter.record_metric(event);
             Ok(())
         });
@@ -215,15 +215,15 @@ impl Guarded {
 
     /// A batch of so many events.
     pub(crate) fn batch(&self, batch: &Batch<'_>, events: u64) {
-        self.call(events, |reporter| reporter.record_batch(batch));
+        self.call(events, events, |reporter| reporter.record_batch(batch));
     }
 
     pub(crate) fn aggregates(&self, snapshot: &Snapshot<'_>) {
-        self.call(0, |reporter| reporter.record_aggregates(snapshot));
+        self.call(0, 0, |reporter| reporter.record_aggregates(snapshot));
     }
 
     pub(crate) fn flush(&self, deadline: Deadline) -> bool {
-        self.call(0, |reporter| reporter.flush(deadline))
+        self.call(0, 0, |reporter| reporter.flush(deadline))
     }
 
     pub(crate) fn stats(&self, queued: u64) -> ReporterStats {
@@ -246,21 +246,29 @@ impl Guarded {
         stats
     }
 
+    /// The accounts of an inline reporter that was offered so many events.
+    pub(crate) fn inline_stats(&self, offered: u64) -> ReporterStats {
+        let stats = self.stats(0);
+        ReporterStats { delivered: offered.saturating_sub(stats.dropped.total()), ..stats }
+    }
+
     /// Forgets the past, in a forked child.
     pub(crate) fn reset(&self) {
         self.ledger.reset();
     }
 
-    /// The boundary: suspension, containment, accounts. Returns whether the call succeeded.
-    fn call(&self, events: u64, f: impl FnOnce(&dyn Reporter) -> Result<(), Error>) -> bool {
+    /// The boundary: suspension, containment, accounts: events that count as delivered if the call succeeds, and as
+    /// dropped if not. Returns whether it succeeded.
+    #[inline]
+    fn call(&self, delivered: u64, events: u64, f: impl FnOnce(&dyn Reporter) -> Result<(), Error>) -> bool {
         if self.suspended_until_ns.load(Relaxed) != 0 && !self.may_probe() {
             self.ledger.dropped(DropReason::ReporterSuspended, events);
             return false;
         }
         match catch_unwind(AssertUnwindSafe(|| f(&*self.reporter))) {
             Ok(Ok(())) => {
-                if events > 0 {
-                    self.ledger.delivered(events);
+                if delivered > 0 {
+                    self.ledger.delivered(delivered);
                 }
                 if self.failures_in_a_row.load(Relaxed) != 0 {
                     self.recover();

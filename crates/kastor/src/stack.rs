@@ -285,7 +285,7 @@ impl Carrier {
     }
 
     /// Makes the carried scope current through a stand-in; without one the flow starts anew, at the base.
-    pub(crate) fn enter(&self, t: &Block, thread: &Thread) -> Entered {
+    pub(crate) fn enter(&self, t: &Block, thread: &Thread, flags: u32) -> Entered {
         let entered = Entered { stand_in: std::ptr::null(), previous: t.current.get(), levels: t.deep_levels.get() };
         if !self.is_some() {
             t.current.set(&t.base);
@@ -297,7 +297,7 @@ impl Carrier {
         let alias = frame.span.load(Relaxed);
         let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
         frame.start.store(0, Relaxed);
-        frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled);
+        frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled | flags);
         frame.root.set(alias);
         add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
         t.deep_levels.set(self.levels);

@@ -142,7 +142,7 @@ impl Follower {
                     entered
                 }
                 None if self.scope.is_home(thread) => self.push(t, thread),
-                None => self.scope.carrier.enter(t, thread),
+                None => self.scope.carrier.enter(t, thread, 0),
             })
         });
         let started = self.busy_ticks.map(|_| self.scope.sink.ticks());

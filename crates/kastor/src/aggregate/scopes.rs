@@ -15,6 +15,11 @@ use crate::{
     sync::lock,
 };
 
+/// The upper half of a completed scope's first word, without flags or extras.
+const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
+/// The same without the length.
+const TIMING: u32 = PLAIN & 0xffff;
+
 /// What a run of records held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
@@ -105,9 +110,7 @@ impl Shards {
 
 impl Shard {
     fn absorb(&mut self, records: &[u64], source: &Source<'_>) -> Counted {
-        /// The upper half of a completed scope's first word, without flags or extras.
-        const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
-        let ns_per_tick = source.timeline.ns_per_tick() * JUST_BELOW;
+        let ns_per_tick = source.timeline().ns_per_tick() * JUST_BELOW;
         let (mut counted, mut rest) = (Counted::default(), records);
         loop {
             let mut plain = 0;
@@ -121,11 +124,39 @@ impl Shard {
             }
             counted.timings += plain as u64;
             rest = rest.get(plain * record::WORDS..).unwrap_or(&[]);
+            rest = self.absorb_items(rest, ns_per_tick, &mut counted, source);
             let mut records = Records(rest);
             let Some(record) = records.next() else { return counted };
             rest = records.0;
             counted.add(self.absorb_any(&record, ns_per_tick, source));
         }
+    }
+
+    /// Completed scopes with items, and metrics; returns what begins with another record.
+    #[inline(never)]
+    fn absorb_items<'r>(
+        &mut self,
+        mut rest: &'r [u64],
+        ns_per_tick: f64,
+        counted: &mut Counted,
+        source: &Source<'_>,
+    ) -> &'r [u64] {
+        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
+            let upper = (words[0] >> 32) as u32;
+            let Some(after) = after.get((upper >> 16) as usize - record::WORDS..) else { break };
+            match upper & 0xffff & !u32::from(record::flag::ITEMS) {
+                TIMING if upper != PLAIN => {
+                    let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
+                    let Some(slot) = slot else { break };
+                    slot.add(words[2] >> 32, ns_per_tick, words, source);
+                    counted.timings += 1;
+                }
+                kind if kind >> 8 == u32::from(record::METRIC) => counted.metrics += 1,
+                _ => break,
+            }
+            rest = after;
+        }
+        rest
     }
 
     /// A record with flags or extras, or the first of its path.

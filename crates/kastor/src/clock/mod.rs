@@ -131,6 +131,10 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// Where nothing is known.
+    pub(crate) const ZERO: Timeline =
+        Timeline { anchor: Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 }, ns_per_tick: 1.0 };
+
     /// The line through `anchor` with the given slope.
     pub(crate) fn new(anchor: Anchor, ns_per_tick: f64) -> Self {
         Self { anchor, ns_per_tick }
@@ -213,6 +217,11 @@ impl Anchors {
             return self.renew();
         }
         line
+    }
+
+    /// The current line, fresh enough for now.
+    pub(crate) fn fresh_now(&self) -> Timeline {
+        self.fresh(self.clock.ticks())
     }
 
     /// The current line as it stands.

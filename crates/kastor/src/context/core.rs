@@ -178,7 +178,9 @@ impl Context {
     pub(super) fn stats(&self) -> Stats {
         self.publish();
         let (timings, metrics) = (self.timings.load(Relaxed), self.metrics.load(Relaxed));
-        let inline = self.inline.iter().map(|guarded| guarded.stats(0));
+        // Every event is offered to every inline reporter: what was not dropped was delivered. So nothing is counted on
+        // the emitting thread.
+        let inline = self.inline.iter().map(|guarded| guarded.inline_stats(timings + metrics));
         Stats {
             emitted: timings + metrics,
             timings,
@@ -251,7 +253,7 @@ impl Sink for Context {
     }
 
     fn absorb(&self, part: Part<'_>) -> u64 {
-        let timeline = self.environment.anchors.fresh(self.clock.ticks());
+        let timeline = self.environment.anchors.fresh_now();
         let counted = self.shards.absorb(part.thread.index, part.records, &Source::new(part, timeline));
         self.timings.fetch_add(counted.timings, Relaxed);
         self.metrics.fetch_add(counted.metrics, Relaxed);
@@ -295,8 +297,7 @@ impl Sink for Context {
                 }
                 return;
             }
-            let timeline = self.environment.anchors.fresh(self.clock.ticks());
-            let source = Source::new(part, timeline);
+            let source = Source::inline(part, &self.environment.anchors);
             for event in Events::new(part.records, &source) {
                 self.inline_event(&event);
             }
@@ -309,9 +310,9 @@ impl Sink for Context {
             if self.inline.is_empty() || t.delivering.replace(true) {
                 return;
             }
-            let timeline = self.environment.anchors.fresh(self.clock.ticks());
             let prefix = lane.thread.prefix.load(Relaxed);
-            let source = Source::new(Part { records: &[], flows: &[], thread: &lane.thread, prefix }, timeline);
+            let part = Part { records: &[], flows: &[], thread: &lane.thread, prefix };
+            let source = Source::inline(part, &self.environment.anchors);
             let metric = Metric::from_call(call, &source);
             self.inline.iter().for_each(|guarded| guarded.metric(&metric, 0));
             t.delivering.set(false);

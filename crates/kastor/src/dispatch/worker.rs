@@ -1,7 +1,7 @@
 //! A background reporter: its queue and its thread.
 //!
-//! Emitting threads push whole chunks; the worker is woken when an eighth of the bound is waiting, at the collector's
-//! tick, and by a flush. Thus a wake-up is paid once per megabyte, not once per chunk.
+//! Emitting threads push whole chunks; the worker is woken when half a megabyte is waiting, at the collector's
+//! tick, and by a flush. Thus a wake-up is paid once for many chunks.
 
 use std::{
     collections::VecDeque,
@@ -103,7 +103,7 @@ impl Worker {
         queue.bytes += bytes;
         queue.events += events;
         queue.waiting.push_back(delivery);
-        if queue.is_asleep && queue.bytes >= self.max_bytes / 8 {
+        if queue.is_asleep && queue.bytes >= self.wake_bytes() {
             queue.is_asleep = false;
             self.wake.notify_one();
         }
@@ -161,6 +161,11 @@ impl Worker {
         }
         // What was queued before the ticket is through once the flush is done; what came later is another flush's.
         if queue.flushes_done >= ticket { 0 } else { (queue.events + queue.in_hand).max(1) }
+    }
+
+    /// Enough waiting to pay for a wake-up, and little enough to stay in the cache until then.
+    fn wake_bytes(&self) -> usize {
+        (self.max_bytes / 8).min(512 << 10)
     }
 
     /// Events that wait.
@@ -264,7 +269,7 @@ impl Worker {
 
     fn deliver(&self, delivery: Shared, environment: &Environment) {
         let part = delivery.get().part();
-        let timeline = environment.anchors.current();
+        let timeline = environment.anchors.fresh_now();
         let events = delivery.get().events;
         self.guarded.batch(&Batch::new(part, events, timeline, (environment.process)()), events);
         delivery.recycle();

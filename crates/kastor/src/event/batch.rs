@@ -1,10 +1,10 @@
 //! Many records of one thread and one context, as a reporter gets them.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use super::{metric::Metric, timing::Timing};
 use crate::{
-    clock::{Anchor, Timeline},
+    clock::{Anchor, Anchors, Timeline},
     name::{Path, known_paths},
     record::{self, Record, Records},
     thread::{FLOW_WORDS, Flow, Part, Thread},
@@ -16,12 +16,27 @@ pub(crate) struct Source<'a> {
     pub(crate) flows: &'a [u64],
     pub(crate) thread: &'a Arc<Thread>,
     pub(crate) prefix: u64,
-    pub(crate) timeline: Timeline,
+    timeline: OnceCell<Timeline>,
+    anchors: Option<&'a Anchors>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(part: Part<'a>, timeline: Timeline) -> Self {
-        Self { flows: part.flows, thread: part.thread, prefix: part.prefix, timeline }
+        Self { timeline: OnceCell::from(timeline), anchors: None, ..Self::without_line(part) }
+    }
+
+    /// The line is looked up only if someone asks for a time.
+    pub(crate) fn inline(part: Part<'a>, anchors: &'a Anchors) -> Self {
+        Self { anchors: Some(anchors), ..Self::without_line(part) }
+    }
+
+    fn without_line(part: Part<'a>) -> Self {
+        let Part { flows, thread, prefix, .. } = part;
+        Self { flows, thread, prefix, timeline: OnceCell::new(), anchors: None }
+    }
+
+    pub(crate) fn timeline(&self) -> &Timeline {
+        self.timeline.get_or_init(|| self.anchors.map_or(Timeline::ZERO, Anchors::fresh_now))
     }
 
     pub(crate) fn thread_identity(&self) -> ThreadIdentity<'a> {
@@ -139,12 +154,12 @@ impl<'a> Batch<'a> {
 
     /// The line that turns their ticks into time.
     pub fn timeline(&self) -> Timeline {
-        self.source.timeline
+        *self.source.timeline()
     }
 
     /// The newest anchor of that line.
     pub fn anchor(&self) -> Anchor {
-        self.source.timeline.anchor()
+        self.source.timeline().anchor()
     }
 
     /// The records as they left the thread, in the layout of `docs/format.md`.

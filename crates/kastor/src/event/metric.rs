@@ -97,12 +97,12 @@ impl<'a> Metric<'a> {
 
     /// The last time that the thread read before the event: nanoseconds since 1970-01-01 UTC.
     pub fn unix_ns(&self) -> u64 {
-        self.source.timeline.unix_ns(self.ticks)
+        self.source.timeline().unix_ns(self.ticks)
     }
 
     /// The same time on the monotonic clock, in nanoseconds.
     pub fn monotonic_ns(&self) -> u64 {
-        self.source.timeline.monotonic_ns(self.ticks)
+        self.source.timeline().monotonic_ns(self.ticks)
     }
 
     /// The trace of the enclosing scope, if there is one.

@@ -58,7 +58,7 @@ impl<'a> Timing<'a> {
 
     /// How long the scope was open, in nanoseconds.
     pub fn duration_ns(&self) -> u64 {
-        self.source.timeline.duration_ns(self.record.duration())
+        self.source.timeline().duration_ns(self.record.duration())
     }
 
     /// Number of scopes around it; 0 for a root.
@@ -79,7 +79,7 @@ impl<'a> Timing<'a> {
 
     /// When it was opened: nanoseconds of the monotonic clock.
     pub fn start_monotonic_ns(&self) -> u64 {
-        self.source.timeline.monotonic_ns(self.record.start())
+        self.source.timeline().monotonic_ns(self.record.start())
     }
 
     /// When it was closed: the start plus the duration.
@@ -89,7 +89,7 @@ impl<'a> Timing<'a> {
 
     /// When it was opened: nanoseconds since 1970-01-01 UTC.
     pub fn start_unix_ns(&self) -> u64 {
-        self.source.timeline.unix_ns(self.record.start())
+        self.source.timeline().unix_ns(self.record.start())
     }
 
     /// When it was closed: the start plus the duration, so that a jump of the wall clock cannot distort it.
@@ -248,7 +248,7 @@ impl<'a> PointEvent<'a> {
 
     /// When, in nanoseconds since 1970-01-01 UTC.
     pub fn unix_ns(&self) -> u64 {
-        self.source.timeline.unix_ns(self.ticks)
+        self.source.timeline().unix_ns(self.ticks)
     }
 
     /// Keys and values.

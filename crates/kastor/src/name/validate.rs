@@ -19,6 +19,7 @@ pub(crate) const fn is_recommended(name: &str) -> bool {
 }
 
 /// Refuses a literal name that does not have the recommended form, while the program is compiled.
+#[track_caller]
 pub const fn check_literal(name: &'static str) -> &'static str {
     assert!(
         is_recommended(name),

@@ -11,6 +11,7 @@ use std::{
 
 use super::{Scope, cold};
 use crate::{
+    buffer,
     callsite::{self, Callsite, Key},
     clock::raw_ticks,
     name::{Path, known_path},
@@ -135,7 +136,7 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
         // One comparison for both: a flag of the lane, a duration beyond 32 bits.
         let unusual = u64::from(cursor.flags.load(Relaxed)) | duration >> 32;
         if unusual != 0 || position > cursor.last.get() {
-            return cold::close(frame, extra, end);
+            return close_inline(frame, extra, end);
         }
         let link = this.link.get();
         // SAFETY: the link of an open frame is the base or a frame in place.
@@ -155,6 +156,35 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
         }
         stack::pop_to(t, this, link);
         t.last_tick.set(end);
+    });
+}
+
+/// A scope without items whose lane has inline reporters, and which is otherwise usual.
+#[inline(never)]
+fn close_inline(frame: *const Frame, extra: *mut (), end: u64) {
+    block(|t| {
+        // SAFETY: the caller found the frame current and without flags: `extra` is the lane it was opened in.
+        let (this, lane) = unsafe { (&*frame, &*extra.cast::<Lane>()) };
+        let start = this.start.load(Relaxed);
+        let duration = end.wrapping_sub(start);
+        let link = this.link.get();
+        // SAFETY: the link of an open frame is the base or a frame in place.
+        let parent = unsafe { &*link };
+        let is_inline = lane.cursor.flags.load(Relaxed) == lane_flag::INLINE;
+        if !is_inline || duration > u64::from(u32::MAX) {
+            return cold::close(frame, extra, end);
+        }
+        let words = [
+            record::head(Path(this.path.load(Relaxed)), 0, record::TIMING, record::WORDS),
+            record::pair(this.span.load(Relaxed), parent.span.load(Relaxed)),
+            record::pair(this.root.get(), duration as u32),
+            start,
+        ];
+        buffer::append(lane, &words);
+        // What a reporter emits belongs under the scope around this one.
+        stack::pop_to(t, this, link);
+        t.last_tick.set(end);
+        cold::deliver_inline(lane, &words, &[]);
     });
 }
 

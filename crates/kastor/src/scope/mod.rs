@@ -272,6 +272,6 @@ impl Carrier {
     /// Makes the carried scope current on this thread until the guard is dropped: scopes that are opened meanwhile are
     /// its children.
     pub fn attach(&self) -> Attached {
-        block(|t| Attached::new(buffer::thread(t).map(|thread| self.enter(t, thread))))
+        block(|t| Attached::new(buffer::thread(t).map(|thread| self.enter(t, thread, flag::ATTACHED))))
     }
 }

@@ -6,7 +6,7 @@
 //! 16  path   u32
 //! 20  span   u32, sequence number in this thread; 0 while unused
 //! 24  root   u32, sequence number of the outermost scope
-//! 28  word   flags u8 | lane u8 | unused u16
+//! 28  word   flags u8 | lane u8 | more flags u16
 //! ```
 //!
 //! The owner alone writes. Others read everything but `link` to dump open scopes, hence atomics (plain moves on x86-64
@@ -63,6 +63,10 @@ pub(crate) mod flag {
     pub(crate) const ORPHAN: u32 = 64;
     /// Opened while the thread was unwinding already.
     pub(crate) const BORN_PANICKING: u32 = 128;
+
+    /// A stand-in for a scope of another flow: what is opened under it runs beside it, not within its time. Not one of
+    /// the flags that matter to the hot paths.
+    pub(crate) const ATTACHED: u32 = 1 << 16;
 
     /// What a child inherits.
     pub(crate) const INHERITED: u32 = FOREIGN | UNSAMPLED;
