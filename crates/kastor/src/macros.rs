@@ -21,14 +21,14 @@ macro_rules! scope {
         $crate::__on!([$crate::__private::none()] $crate::__private::open($crate::__callsite!(scope, $name)))
     };
     ($name:literal, $($attributes:tt)+) => {
-        $crate::__attributes!([open_with, is_on] [] scope [$name] [] $($attributes)+)
+        $crate::__attributes!([open_with, is_on, $crate::__private::none()] [] scope [$name] [] $($attributes)+)
     };
     ($telemetry:expr, $name:literal $(,)?) => {
         $crate::__on!([$crate::__private::none()]
             $crate::__private::open_in(&$telemetry, $crate::__callsite!(scope, $name)))
     };
     ($telemetry:expr, $name:literal, $($attributes:tt)+) => {
-        $crate::__attributes!([open_in_with, is_on_in] [&$telemetry,] scope [$name] [] $($attributes)+)
+        $crate::__attributes!([open_in_with, is_on_in, $crate::__private::none()] [&$telemetry,] scope [$name] [] $($attributes)+)
     };
 }
 
@@ -72,16 +72,16 @@ macro_rules! histogram {
 /// thread read.
 #[macro_export]
 macro_rules! metric {
-    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event] [] $name, $value, []) };
-    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event] [] $name, $value, [$($attributes)+]) };
+    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event, is_metered, ()] [] $name, $value, []) };
+    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event, is_metered, ()] [] $name, $value, [$($attributes)+]) };
     ($telemetry:expr, $name:literal, $value:expr $(,)?) => {
-        $crate::metric!(@ [event_in] [&$telemetry,] $name, $value, [])
+        $crate::metric!(@ [event_in, is_metered_in, ()] [&$telemetry,] $name, $value, [])
     };
     ($telemetry:expr, $name:literal, $value:expr, $($attributes:tt)+) => {
-        $crate::metric!(@ [event_in] [&$telemetry,] $name, $value, [$($attributes)+])
+        $crate::metric!(@ [event_in, is_metered_in, ()] [&$telemetry,] $name, $value, [$($attributes)+])
     };
-    (@ [$call:ident] [$($telemetry:tt)*] $name:literal, $value:expr, [$($attributes:tt)*]) => {
-        $crate::__attributes!([$call] [$($telemetry)*] metric [$name, || $crate::__private::Value::from($value)] []
+    (@ $call:tt [$($telemetry:tt)*] $name:literal, $value:expr, [$($attributes:tt)*]) => {
+        $crate::__attributes!($call [$($telemetry)*] metric [$name, $crate::__private::Value::from($value)] []
             $($attributes)*)
     };
 }
@@ -148,20 +148,17 @@ macro_rules! __attributes {
         $crate::__attributes!($call $before $kind $name
             [$($done)* ($key, $crate::__private::Value::from($value))] $($($rest)*)?)
     };
-    ([$call:ident, $ask:ident] [$($before:tt)*] scope [$name:literal] [$(($key:expr, $value:expr))*]) => {
-        $crate::__on!([$crate::__private::none()] {
-            let callsite = $crate::__callsite!(scope, $name $(, $key)*);
+    ([$call:ident, $ask:ident, $off:expr] [$($before:tt)*] $kind:ident [$name:literal $(, $more:expr)?]
+        [$(($key:expr, $value:expr))*]) => {
+        $crate::__on!([$off] {
+            let callsite = $crate::__callsite!($kind, $name $(, $key)*);
             // The values are made within the call, so that temporaries in them live long enough.
             if $crate::__private::$ask($($before)* callsite) {
-                $crate::__private::$call($($before)* callsite, &[$($value),*])
+                $crate::__private::$call($($before)* callsite, $($more,)? &[$($value),*])
             } else {
-                $crate::__private::none()
+                $off
             }
         })
-    };
-    ([$call:ident] [$($before:tt)*] $kind:ident [$name:literal $(, $more:expr)?] [$(($key:expr, $value:expr))*]) => {
-        $crate::__on!([()] $crate::__private::$call(
-            $($before)* $crate::__callsite!($kind, $name $(, $key)*), $($more,)? || [$($value),*]))
     };
 }
 
@@ -175,11 +172,11 @@ macro_rules! __record {
             || [$($crate::__private::Value::from($label)),*]))
     };
     ($type:ident [] $name:literal, $amount:expr, $($labels:tt)*) => {
-        $crate::__attributes!([record_dynamic] [] metric [$name, ($crate::__private::MetricType::$type,
+        $crate::__attributes!([record_dynamic, is_metered, ()] [] metric [$name, ($crate::__private::MetricType::$type,
             $crate::__private::Amount::from($amount))] [] $($labels)*)
     };
     ($type:ident [$($telemetry:tt)+] $name:literal, $amount:expr, $($labels:tt)*) => {
-        $crate::__attributes!([record_in] [$($telemetry)+] metric [$name, ($crate::__private::MetricType::$type,
+        $crate::__attributes!([record_in, is_metered_in, ()] [$($telemetry)+] metric [$name, ($crate::__private::MetricType::$type,
             $crate::__private::Amount::from($amount))] [] $($labels)*)
     };
 }

@@ -17,9 +17,9 @@ use crate::{
     buffer::{self, metric_front},
     callsite::{self, Callsite, Key},
     context::{Telemetry, current_lane},
-    name::{Name, Path, known_path, name, path},
+    name::{Name, Path, name, path},
     record::{self, flag as record_flag},
-    scope::{checked, deliver_inline, is_awake},
+    scope::{checked, deliver_inline, fill, is_awake},
     stack,
     sync::lock,
     thread::{Block, Call, CellWanted, Frame, ItemBuffer, Lane, block, flag, lane_flag},
@@ -98,37 +98,82 @@ pub fn record_static<'v, const N: usize>(
     labels: impl FnOnce() -> [Value<'v>; N],
 ) {
     if site.state() != callsite::OFF {
-        let is_done =
-            block(|t| with_remembered(t, site.index(), || current_path(t), |cell| amount.record(metric_type, cell, t)));
+        let is_done = block(|t| record_remembered(t, site, metric_type, amount));
         if !is_done {
             record_cold(None, site, metric_type, amount, &labels(), true);
         }
     }
 }
 
-/// Records into the series of a callsite with labels that are made at run time.
+/// Whether a metric of this callsite is to be recorded: only then are its values made.
 #[inline(always)]
-pub fn record_dynamic<'v, const N: usize>(
-    site: &'static Callsite,
-    (metric_type, amount): (MetricType, Amount),
-    labels: impl FnOnce() -> [Value<'v>; N],
-) {
-    if site.state() != callsite::OFF {
-        record_cold(None, site, metric_type, amount, &labels(), false);
-    }
+pub fn is_metered(site: &'static Callsite) -> bool {
+    site.state() != callsite::OFF
 }
 
 /// The same in a given context.
 #[inline]
-pub fn record_in<'v, const N: usize>(
+pub fn is_metered_in(telemetry: &Telemetry, site: &'static Callsite) -> bool {
+    is_metered(site) && telemetry.is_enabled()
+}
+
+/// Records into the series of a callsite with labels that are made at run time.
+#[inline(always)]
+pub fn record_dynamic<const N: usize>(
+    site: &'static Callsite,
+    (metric_type, amount): (MetricType, Amount),
+    labels: &[Value<'_>; N],
+) {
+    let items = fill(site.keys(), labels);
+    if items.is_null() {
+        record_cold(None, site, metric_type, amount, labels, false);
+    } else {
+        record_filled(site, metric_type, amount, items);
+    }
+}
+
+/// The same in a given context.
+pub fn record_in(
     telemetry: &Telemetry,
     site: &'static Callsite,
     (metric_type, amount): (MetricType, Amount),
-    labels: impl FnOnce() -> [Value<'v>; N],
+    labels: &[Value<'_>],
 ) {
-    if site.state() != callsite::OFF && telemetry.is_enabled() {
-        record_cold(Some(telemetry), site, metric_type, amount, &labels(), false);
+    let is_done = labels.is_empty() && block(|t| telemetry.is_current(t) && record_remembered(t, site, metric_type, amount));
+    if !is_done {
+        record_cold(Some(telemetry), site, metric_type, amount, labels, labels.is_empty());
     }
+}
+
+/// Records into the cell that the callsite used last under this path, if there is one.
+#[inline(always)]
+fn record_remembered(t: &Block, site: &'static Callsite, metric_type: MetricType, amount: Amount) -> bool {
+    match remembered(t, site.index(), || current_path(t)) {
+        Some(cell) => {
+            amount.record(metric_type, cell, t);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The cell that the callsite used last serves again if the labels are the same.
+#[inline(never)]
+fn record_filled(site: &'static Callsite, metric_type: MetricType, amount: Amount, items: *mut ItemBuffer) {
+    block(|t| {
+        // SAFETY: filled for this call, and given back below.
+        let buffer = unsafe { &mut *items };
+        let same = remembered(t, site.index(), || current_path(t)).filter(|cell| *cell.labels == *buffer.items());
+        if let Some(cell) = same {
+            amount.record(metric_type, cell, t);
+        } else {
+            if let Some(lane) = lane(t, None, Some(site)) {
+                record_items(t, lane, site, metric_type, amount, buffer, true);
+            }
+        }
+        // SAFETY: taken by `fill`, not used any more.
+        unsafe { buffer::give_back_items(t, items) };
+    });
 }
 
 /// The current scope's path, on a thread with a lane.
@@ -138,22 +183,18 @@ fn current_path(t: &Block) -> u32 {
     unsafe { &*t.current.get() }.path.load(Relaxed)
 }
 
-/// Calls `f` with the cell in the slot `index` of the current lane, if that remembers one for `key`.
+/// The cell in the slot `index` of the current lane, if that remembers one for `key`.
 #[inline(always)]
-fn with_remembered(t: &Block, index: u32, key: impl FnOnce() -> u32, f: impl FnOnce(&Cell)) -> bool {
+fn remembered(t: &Block, index: u32, key: impl FnOnce() -> u32) -> Option<&Cell> {
     // SAFETY: the vacant cursor or one of a lane of this thread.
     let cursor = unsafe { &*t.lane.get() };
     if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !HARMLESS != 0 {
-        return false;
+        return None;
     }
     // SAFETY: within the slots, whose memory the lane keeps.
     let slot = unsafe { &*cursor.cells.get().add(index as usize) };
-    if slot.key != key() {
-        return false;
-    }
     // SAFETY: a slot with a key holds a cell that the lane keeps.
-    f(unsafe { &*slot.cell.cast::<Cell>() });
-    true
+    if slot.key == key() { Some(unsafe { slot.cell.cast::<Cell>().as_ref() }) } else { None }
 }
 
 /// This thread's lane into the context, if that is on.
@@ -187,13 +228,26 @@ fn record_cold(
     block(|t| {
         let Some(lane) = lane(t, telemetry, Some(site)) else { return };
         with_items(t, site.keys(), labels, |items| {
-            let parent = Path(current_path(t));
-            let slot = is_static.then_some((site.index(), parent.0));
-            let path = path(parent, site.name());
-            let wanted = CellWanted { path, metric_type, labels: items.items(), slot };
-            record_in_lane(t, lane, &wanted, stack::levels(t), amount);
+            record_items(t, lane, site, metric_type, amount, items, is_static);
         });
     });
+}
+
+/// Records with labels at hand. The slot of the callsite remembers the cell if `is_remembered`.
+fn record_items(
+    t: &Block,
+    lane: &Lane,
+    site: &'static Callsite,
+    metric_type: MetricType,
+    amount: Amount,
+    labels: &ItemBuffer,
+    is_remembered: bool,
+) {
+    let parent = Path(current_path(t));
+    let slot = is_remembered.then_some((site.index(), parent.0));
+    let path = path(parent, site.name());
+    let wanted = CellWanted { path, metric_type, labels: labels.items(), slot };
+    record_in_lane(t, lane, &wanted, stack::levels(t), amount);
 }
 
 /// Records into the lane's cell, and serves inline reporters with the call.
@@ -226,65 +280,71 @@ fn with_items<R>(t: &Block, keys: &[Key], values: &[Value<'_>], f: impl FnOnce(&
 
 /// Records a plain metric event in the current context.
 #[inline(always)]
-pub fn event<'v, const N: usize>(
-    site: &'static Callsite,
-    value: impl FnOnce() -> Value<'v>,
-    attributes: impl FnOnce() -> [Value<'v>; N],
-) {
-    if site.state() != callsite::OFF {
-        let value = value();
-        let (word, value_flags) = match value {
-            Value::U64(number) => (number, record_flag::VALUE_U64),
-            Value::I64(number) => (number as u64, record_flag::VALUE_I64),
-            Value::F64(number) => (number.to_bits(), record_flag::VALUE_F64),
-            _ => (0, record_flag::VALUE_ITEM),
-        };
-        let is_plain = N == 0 && value_flags != record_flag::VALUE_ITEM;
-        if !is_plain || !block(|t| event_hot(t, site, word, value_flags)) {
-            event_cold(None, site, value, &attributes());
-        }
+pub fn event<const N: usize>(site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>; N]) {
+    match number(&value) {
+        Some((word, value_flags)) if N == 0 => event_number(site, word, value_flags),
+        _ => event_cold(None, site, value, attributes),
+    }
+}
+
+/// A number as it stands in records: its word, and the flags that say how to read that.
+#[inline(always)]
+fn number(value: &Value<'_>) -> Option<(u64, u8)> {
+    match *value {
+        Value::U64(number) => Some((number, record_flag::VALUE_U64)),
+        Value::I64(number) => Some((number as u64, record_flag::VALUE_I64)),
+        Value::F64(number) => Some((number.to_bits(), record_flag::VALUE_F64)),
+        _ => None,
     }
 }
 
 /// Records a plain metric event in a given context.
 #[inline]
-pub fn event_in<'v, const N: usize>(
-    telemetry: &Telemetry,
-    site: &'static Callsite,
-    value: impl FnOnce() -> Value<'v>,
-    attributes: impl FnOnce() -> [Value<'v>; N],
-) {
-    if site.state() != callsite::OFF && telemetry.is_enabled() {
-        event_cold(Some(telemetry), site, value(), &attributes());
-    }
+pub fn event_in(telemetry: &Telemetry, site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>]) {
+    event_cold(Some(telemetry), site, value, attributes);
 }
 
-#[inline(always)]
-fn event_hot(t: &Block, site: &'static Callsite, word: u64, value_flags: u8) -> bool {
-    // SAFETY: the vacant cursor or one of a lane of this thread.
-    let cursor = unsafe { &*t.lane.get() };
-    if site.state() != callsite::ON || cursor.flags.load(Relaxed) & !HARMLESS != 0 {
-        return false;
-    }
-    // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
-    let scope = unsafe { &*t.current.get() };
-    let parent = scope.path.load(Relaxed);
-    let path = site.cached(parent).or_else(|| known_path(Path(parent), site.name()).filter(|path| !path.is_deeper()));
-    let position = cursor.position.load(Relaxed);
-    let Some(path) = path else { return false };
-    if position > cursor.last.get() || scope.has(flag::INHERITED) {
-        return false;
-    }
-    // SAFETY: there is room for four words between position and end, which only the owner touches until they are
-    // published by the store below.
-    unsafe {
-        position.write(record::head(path, value_flags, record::METRIC, record::WORDS));
-        position.add(1).write(record::pair(scope.root.get(), scope.span.load(Relaxed)));
-        position.add(2).write(word);
-        position.add(3).write(t.newest_tick());
-        cursor.position.store(position.add(record::WORDS), Release);
-    }
-    true
+/// A number without attributes: the hot half, which leaves by a tail call where anything is unusual.
+#[inline(never)]
+fn event_number(site: &'static Callsite, word: u64, value_flags: u8) {
+    block(|t| {
+        // SAFETY: the vacant cursor or one of a lane of this thread.
+        let cursor = unsafe { &*t.lane.get() };
+        if cursor.flags.load(Relaxed) & !HARMLESS != 0 {
+            return event_number_cold(site, word, value_flags);
+        }
+        // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+        let scope = unsafe { &*t.current.get() };
+        let position = cursor.position.load(Relaxed);
+        match site.cached(scope.path.load(Relaxed)) {
+            Some(path) if position <= cursor.last.get() && !scope.has(flag::INHERITED) => {
+                let halves = position.cast::<u32>();
+                // SAFETY: there is room for four words up to the end, since the position is not beyond `last`; only the
+                // owner touches them until they are published by the store below.
+                unsafe {
+                    halves.write(path.0);
+                    halves.add(1).write(record::upper_head(value_flags, record::METRIC, record::WORDS));
+                    halves.add(2).write(scope.root.get());
+                    halves.add(3).write(scope.span.load(Relaxed));
+                    position.add(2).write(word);
+                    position.add(3).write(t.last_tick.get().max(scope.start.load(Relaxed)));
+                    cursor.position.store(position.add(record::WORDS), Release);
+                }
+            }
+            _ => event_number_cold(site, word, value_flags),
+        }
+    });
+}
+
+#[cold]
+#[inline(never)]
+fn event_number_cold(site: &'static Callsite, word: u64, value_flags: u8) {
+    let value = match value_flags {
+        record_flag::VALUE_U64 => Value::U64(word),
+        record_flag::VALUE_I64 => Value::I64(word as i64),
+        _ => Value::F64(f64::from_bits(word)),
+    };
+    event_cold(None, site, value, &[]);
 }
 
 #[cold]
@@ -313,15 +373,10 @@ pub(crate) fn write_event(
     attributes: impl FnOnce(&mut ItemBuffer),
 ) {
     with_items(t, &[], &[], |items| {
-        let (word, value_flags) = match value {
-            Value::U64(number) => (number, record_flag::VALUE_U64),
-            Value::I64(number) => (number as u64, record_flag::VALUE_I64),
-            Value::F64(number) => (number.to_bits(), record_flag::VALUE_F64),
-            ref other => {
-                items.attribute(Name::NONE, other);
-                (0, record_flag::VALUE_ITEM)
-            }
-        };
+        let (word, value_flags) = number(&value).unwrap_or_else(|| {
+            items.attribute(Name::NONE, &value);
+            (0, record_flag::VALUE_ITEM)
+        });
         attributes(items);
         if items.dropped() > 0 {
             lane.sink.cut(items.dropped());
@@ -451,8 +506,9 @@ impl Handle {
     #[inline]
     fn record(&self, amount: Amount) {
         block(|t| {
-            if !with_remembered(t, self.index, || self.serial, |cell| amount.record(self.metric_type, cell, t)) {
-                self.record_cold(t, amount);
+            match remembered(t, self.index, || self.serial) {
+                Some(cell) => amount.record(self.metric_type, cell, t),
+                None => self.record_cold(t, amount),
             }
         });
     }

@@ -15,6 +15,8 @@ use crate::{
 
 /// What one thread recorded into one series.
 pub(crate) struct Cell {
+    /// The labels that were asked for.
+    pub(crate) labels: Box<[u64]>,
     calls: AtomicU64,
     /// Sum of the increments that are not negative.
     integers: AtomicU64,
@@ -42,8 +44,9 @@ pub(crate) struct CellSum {
 }
 
 impl Cell {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(labels: &[u64]) -> Self {
         Self {
+            labels: labels.into(),
             calls: AtomicU64::new(0),
             integers: AtomicU64::new(0),
             floats: AtomicU64::new(0),

@@ -20,6 +20,9 @@ const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
 /// The same without the length.
 const TIMING: u32 = PLAIN & 0xffff;
 
+/// Kind and length of a metric event without extras.
+const METRIC: u32 = record::upper_head(0, record::METRIC, record::WORDS) >> 8;
+
 /// What a run of records held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
@@ -141,7 +144,12 @@ impl Shard {
         counted: &mut Counted,
         source: &Source<'_>,
     ) -> &'r [u64] {
-        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
+        loop {
+            let is_metric = |words: &&[u64]| words.first().is_some_and(|first| (first >> 40) as u32 == METRIC);
+            let metrics = rest.chunks_exact(record::WORDS).take_while(is_metric).count();
+            counted.metrics += metrics as u64;
+            rest = rest.get(metrics * record::WORDS..).unwrap_or(&[]);
+            let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() else { break };
             let upper = (words[0] >> 32) as u32;
             let Some(after) = after.get((upper >> 16) as usize - record::WORDS..) else { break };
             match upper & 0xffff & !u32::from(record::flag::ITEMS) {

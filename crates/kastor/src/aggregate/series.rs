@@ -9,6 +9,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    ptr::NonNull,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -65,7 +66,6 @@ struct Membership {
     /// What was asked for; the series may be the overflow one.
     path: Path,
     metric_type: MetricType,
-    labels: Box<[u64]>,
     key: Key,
 }
 
@@ -93,7 +93,7 @@ impl SeriesTable {
         let members = cells.get_or_insert_with(|| Box::new(Members::default()));
         let Some(members) = members.downcast_mut::<Members>() else { return std::ptr::null() };
         let known = members.all.get(&at);
-        if !known.is_some_and(|it| (it.path, it.metric_type, &*it.labels) == (path, metric_type, labels)) {
+        if !known.is_some_and(|it| (it.path, it.metric_type, &*it.cell.labels) == (path, metric_type, labels)) {
             let is_collision = known.is_some();
             if is_collision || members.all.len() >= MAX_MEMBERS {
                 members.all.drain().for_each(|(_, member)| self.leave(&member));
@@ -102,10 +102,10 @@ impl SeriesTable {
             members.all.insert(at, self.join(path, metric_type, labels));
         }
         let cell = members.all.get(&at).map_or(std::ptr::null(), |member| Arc::as_ptr(&member.cell));
-        if let Some((index, key)) = slot {
+        if let (Some((index, key)), Some(cell)) = (slot, NonNull::new(cell.cast_mut())) {
             let index = index as usize;
             if members.slots.len() <= index {
-                let empty = CellSlot { key: u32::MAX, cell: std::ptr::null() };
+                let empty = CellSlot { key: u32::MAX, cell: NonNull::dangling() };
                 members.slots.resize((index + 1).next_power_of_two(), empty);
             }
             if let Some(slot) = members.slots.get_mut(index) {
@@ -141,9 +141,9 @@ impl SeriesTable {
             state.overflowed += 1;
             key.labels = overflow_labels();
         }
-        let cell = Arc::new(Cell::new());
+        let cell = Arc::new(Cell::new(labels));
         state.series.entry(key.clone()).or_default().cells.push(Arc::clone(&cell));
-        Membership { cell, path, metric_type, labels: labels.into(), key }
+        Membership { cell, path, metric_type, key }
     }
 
     /// Takes a cell out again; its sums stay.

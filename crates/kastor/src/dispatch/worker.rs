@@ -110,15 +110,28 @@ impl Worker {
         self.ensure_running(&mut queue, environment);
     }
 
-    /// Where the queue is full and the reporter was to be waited for: waits for room, at most as long as was said.
+    /// Before a chunk is handed over. Where the queue is full and the reporter is to be waited for: waits for room, at
+    /// most as long as was said. Otherwise never waits, but lets the worker have the processor when the queue is nearly
+    /// full: with more busy threads than processors it might not get its turn in time.
     pub(crate) fn wait_for_room(&self, bytes: usize) {
-        let OnFull::Wait(max) = self.on_full else { return };
-        let deadline = Deadline::after(max);
         let mut queue = lock(&self.queue);
-        while queue.is_running && !queue.is_closing && queue.bytes + bytes > self.max_bytes && !deadline.has_passed() {
-            queue.is_asleep = false;
-            self.wake.notify_one();
-            queue = wait(&self.done, queue, deadline.remaining());
+        match self.on_full {
+            OnFull::Drop => {
+                let is_nearly_full = queue.is_running && queue.bytes > self.max_bytes / 4 * 3;
+                drop(queue);
+                if is_nearly_full {
+                    std::thread::yield_now();
+                }
+            }
+            OnFull::Wait(max) => {
+                let deadline = Deadline::after(max);
+                let is_full = |queue: &Queue| queue.is_running && queue.bytes + bytes > self.max_bytes;
+                while is_full(&queue) && !queue.is_closing && !deadline.has_passed() {
+                    queue.is_asleep = false;
+                    self.wake.notify_one();
+                    queue = wait(&self.done, queue, deadline.remaining());
+                }
+            }
         }
     }
 

@@ -24,7 +24,8 @@ pub const fn check_literal(name: &'static str) -> &'static str {
     assert!(
         is_recommended(name),
         "a kastor name is lowercase segments of letters, digits and `_`, each starting with a letter, separated by \
-         dots, like \"pipeline.plan\"; use `tele.scope(name)` for a name that the program makes up at run time"
+         dots, like \"pipeline.plan\"; for a name that the program makes up at run time use `tele.scope(name)` or \
+         `tele.counter(name, labels)`"
     );
     name
 }

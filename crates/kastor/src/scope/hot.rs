@@ -84,6 +84,26 @@ fn open_cold(site: &'static Callsite) -> Scope {
 
 #[inline(never)]
 fn open_filled(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
+    if panicking() { open_filled_cold(site, items) } else { open_filled_usual(site, items) }
+}
+
+#[inline(never)]
+fn open_filled_usual(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
+    block(|t| {
+        if let Some((cursor, frame, parent)) = usual(t) {
+            if let Some(path) = site.cached(parent.path.load(Relaxed)) {
+                stack::push(t, frame, parent, path, cursor.word | flag::ITEMS);
+                frame.start.store(raw_ticks(), Relaxed);
+                return Scope::with_items_in(frame, items);
+            }
+        }
+        open_filled_cold(site, items)
+    })
+}
+
+/// Opens without the items first. Not in itself slow: a callsite below several parents comes this way.
+#[inline(never)]
+fn open_filled_cold(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
     let scope = open_here(site);
     scope.adopt(items);
     scope
@@ -197,39 +217,40 @@ fn close_flagged(frame: *const Frame, extra: *mut (), end: u64) {
         // SAFETY: within the list, since the frame carries the number of a lane that is in place.
         let lane = unsafe { &**t.lanes.get().add(this.lane()) };
         let cursor = &lane.cursor;
-        let is_plain = this.word.get() & HOT_MASK == flag::ITEMS && cursor.flags.load(Relaxed) == 0;
         let start = this.start.load(Relaxed);
         let duration = end.wrapping_sub(start);
-        if !is_plain || duration > u64::from(u32::MAX) {
+        let unusual = u64::from(cursor.flags.load(Relaxed)) | duration >> 32;
+        if this.word.get() & HOT_MASK != flag::ITEMS || unusual != 0 {
             return cold::close(frame, extra, end);
         }
-        let items = Scope::items_of(extra);
-        // SAFETY: with the flag ITEMS the scope owns a buffer.
+        let items = extra.map_addr(|address| address & !1).cast::<ItemBuffer>();
+        // SAFETY: with the flag ITEMS alone the scope owns a buffer, and `extra` is its tagged address.
         let buffer = unsafe { &mut *items };
         let position = cursor.position.load(Relaxed);
-        let words = record::WORDS + buffer.items().len();
-        let room = (cursor.last.get() as usize).wrapping_sub(position as usize) as isize;
-        if !buffer.is_plain() || room < (words as isize - record::WORDS as isize) * 8 {
+        let items_words = buffer.item_words();
+        // Pairs are copied: there has to be room for one word more.
+        let room = (cursor.last.get() as isize).wrapping_sub(position as isize);
+        if !buffer.is_plain() || room <= (items_words * 8) as isize {
             return cold::close(frame, extra, end);
         }
+        let link = this.link.get();
         // SAFETY: the link of an open frame is the base or a frame in place.
-        let parent = unsafe { &*this.link.get() };
-        let path = Path(this.path.load(Relaxed));
+        let parent = unsafe { &*link };
+        let halves = position.cast::<u32>();
+        let words = record::WORDS + items_words;
         // SAFETY: there is room for all words up to the end; only the owner touches them until they are published.
         unsafe {
-            position.write(record::head(path, record::flag::ITEMS, record::TIMING, words));
-            position.add(1).write(record::pair(this.span.load(Relaxed), parent.span.load(Relaxed)));
-            position.add(2).write(record::pair(this.root.get(), duration as u32));
+            halves.write(this.path.load(Relaxed));
+            halves.add(1).write(record::upper_head(record::flag::ITEMS, record::TIMING, words));
+            halves.add(2).write(this.span.load(Relaxed));
+            halves.add(3).write(parent.span.load(Relaxed));
+            halves.add(4).write(this.root.get());
+            halves.add(5).write(duration as u32);
             position.add(3).write(start);
-            let mut at = position.add(record::WORDS);
-            // Few words: a call of memcpy would cost more.
-            for word in buffer.items() {
-                at.write(*word);
-                at = at.add(1);
-            }
-            cursor.position.store(at, Release);
+            buffer.copy_to(position.add(record::WORDS));
+            cursor.position.store(position.add(words), Release);
         }
-        stack::pop(t, this);
+        stack::pop_to(t, this, link);
         t.last_tick.set(end);
         buffer.clear_plain();
         buffer.next = t.items.get();
@@ -244,7 +265,7 @@ const SHORT_WORDS: usize = 1 + SHORT_BYTES / 8;
 
 /// A buffer with the values in it; null if one of them is unusual. Inlined, so that the kinds of the values are known.
 #[inline(always)]
-fn fill<const N: usize>(keys: &'static [Key], values: &[Value<'_>; N]) -> *mut ItemBuffer {
+pub(crate) fn fill<const N: usize>(keys: &'static [Key], values: &[Value<'_>; N]) -> *mut ItemBuffer {
     if N * SHORT_WORDS > ItemBuffer::ROOM_WORDS || keys.len() != N {
         return ptr::null_mut();
     }

@@ -23,6 +23,7 @@ pub use self::hot::{is_on, open, open_with};
 pub(crate) use self::{
     cold::{checked, deliver_inline, is_awake},
     detached::Detached,
+    hot::fill,
 };
 use crate::{
     buffer,
@@ -58,6 +59,12 @@ impl Scope {
     #[inline(always)]
     fn in_lane(frame: &Frame, cursor: &Cursor) -> Self {
         Self { frame, extra: Cell::new(ptr::from_ref(cursor).cast_mut().cast()), not_send: PhantomData }
+    }
+
+    #[inline(always)]
+    fn with_items_in(frame: &Frame, items: *mut ItemBuffer) -> Self {
+        let extra = items.cast::<()>().map_addr(|address| address | 1);
+        Self { frame, extra: Cell::new(extra), not_send: PhantomData }
     }
 
     fn deep(frame: &Frame, depth: u32) -> Self {

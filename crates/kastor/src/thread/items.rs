@@ -2,6 +2,8 @@
 //!
 //! The buffer leaves room for the record's fixed part in front of the items, so that closing completes it in place.
 
+use std::mem::MaybeUninit;
+
 use crate::{
     name::{Name, cut},
     record,
@@ -76,7 +78,33 @@ impl ItemBuffer {
     /// Whether there are attributes, events and links only, all of them whole.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.dropped == 0 && !self.is_failed && !self.is_discarded
+        u32::from(self.is_failed) | u32::from(self.is_discarded) | self.dropped == 0
+    }
+
+    /// Words of items, the fixed part not counted.
+    #[inline(always)]
+    pub(crate) fn item_words(&self) -> usize {
+        self.words.len().wrapping_sub(FRONT_WORDS)
+    }
+
+    /// Copies the items to `to`, in pairs: up to one word more than there are.
+    ///
+    /// # Safety
+    /// There is room for an even number of words.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_to(&self, to: *mut u64) {
+        let words = self.item_words();
+        // SAFETY: the buffer's capacity is even and never below its length: a pair that begins within lies within. What
+        // lies beyond the length may be uninitialised, and is copied as such.
+        unsafe {
+            let from = self.words.as_ptr().add(FRONT_WORDS).cast::<MaybeUninit<u128>>();
+            let to = to.cast::<MaybeUninit<u128>>();
+            let mut pair = 0;
+            while pair * 2 < words {
+                to.add(pair).write_unaligned(from.add(pair).read_unaligned());
+                pair += 1;
+            }
+        }
     }
 
     /// [`clear`](Self::clear) for a plain buffer of a short record.

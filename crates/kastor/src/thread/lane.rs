@@ -7,7 +7,7 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    ptr,
+    ptr::{self, NonNull},
     sync::{
         Arc, Mutex,
         atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
@@ -80,8 +80,8 @@ pub(crate) static VACANT: Cursor = Cursor {
 pub(crate) struct CellSlot {
     /// What it was for: the path of a callsite's scope, or a handle's serial number; `u32::MAX` while unused.
     pub(crate) key: u32,
-    /// The cell; opaque here, `aggregate` knows it.
-    pub(crate) cell: *const (),
+    /// The cell; opaque here, `aggregate` knows it. Dangling while unused.
+    pub(crate) cell: NonNull<()>,
 }
 
 /// A thread's way into a context.
