@@ -321,6 +321,9 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
+    /// Nothing was entered: the thread is ending.
+    pub(crate) const NOWHERE: Entered = Entered { stand_in: std::ptr::null(), previous: std::ptr::null(), levels: 0 };
+
     /// Goes back, and gives the stand-in up. What is still open under it is orphaned.
     pub(crate) fn leave(self, t: &Block) {
         let innermost = t.current.get();
@@ -328,6 +331,23 @@ impl Entered {
         // SAFETY: null, or pushed by `enter` and given up only here.
         let Some(stand_in) = (unsafe { self.stand_in.as_ref() }) else { return };
         if std::ptr::eq(innermost, stand_in) { free_stand_in(t, stand_in) } else { orphan(innermost, stand_in) }
+    }
+
+    /// The same, if nothing was left open and nothing was closed meanwhile.
+    #[inline(always)]
+    pub(crate) fn leave_quickly(&self, t: &Block) -> bool {
+        if t.current.get() != self.stand_in {
+            return false;
+        }
+        // SAFETY: current, hence in place; the scope before it is, too, until it is unwound.
+        let (stand_in, previous) = unsafe { (&*self.stand_in, &*self.previous) };
+        if stand_in.has(flag::FOREIGN) || previous.has(flag::CLOSED) {
+            return false;
+        }
+        t.current.set(previous);
+        t.deep_levels.set(self.levels);
+        release(t, stand_in);
+        true
     }
 
     /// Makes the scope current that was so before, unless it was closed meanwhile.

@@ -130,40 +130,55 @@ impl Follower {
     }
 
     /// Makes the scope current on this thread until the guard is dropped.
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self) -> Polling<'_> {
-        let entered = block(|t| {
-            let thread = buffer::thread(t)?;
-            Some(match self.held.take().filter(|held| held.thread == thread.index) {
-                Some(held) => {
-                    let entered =
-                        stack::Entered { previous: t.current.get(), levels: t.deep_levels.get(), ..held.entered };
-                    stack::resume(t, held.innermost, held.levels);
-                    entered
-                }
-                None if self.scope.is_home(thread) => self.push(t, thread),
-                None => self.scope.carrier.enter(t, thread, 0),
-            })
-        });
-        let started = self.busy_ticks.map(|_| self.scope.sink.ticks());
-        Polling { follower: self, entered, started }
+        block(|t| {
+            // SAFETY: null, or this thread's, which is in place until the thread ends.
+            let thread = unsafe { t.thread.get().as_ref() };
+            let is_usual = self.held.is_none() && self.busy_ticks.is_none() && !t.free.get().is_null();
+            if is_usual && thread.is_some_and(|thread| self.scope.is_home(thread)) {
+                let entered = self.push(t);
+                return Polling { follower: self, entered, is_plain: true, started: 0 };
+            }
+            let entered = self.enter_in_full(t).unwrap_or(stack::Entered::NOWHERE);
+            let started = if self.busy_ticks.is_some() { self.scope.sink.ticks() } else { 0 };
+            Polling { follower: self, entered, is_plain: false, started }
+        })
     }
 
-    /// Pushes a stand-in with the scope's own numbers, which mean on this thread what they meant at first.
-    #[inline]
-    fn push(&self, t: &Block, thread: &Thread) -> stack::Entered {
-        let (span, _, root) = self.scope.sequences;
-        let frame = stack::free_frame(t, thread);
+    #[cold]
+    #[inline(never)]
+    fn enter_in_full(&mut self, t: &Block) -> Option<stack::Entered> {
+        let thread = buffer::thread(t)?;
+        if let Some(held) = self.held.take().filter(|held| held.thread == thread.index) {
+            let (previous, levels) = (t.current.get(), t.deep_levels.get());
+            stack::resume(t, held.innermost, held.levels);
+            return Some(stack::Entered { previous, levels, ..held.entered });
+        }
+        if self.scope.is_home(thread) {
+            stack::free_frame(t, thread);
+            return Some(self.push(t));
+        }
+        Some(self.scope.carrier.enter(t, thread, 0))
+    }
+
+    /// Pushes a stand-in with the scope's own numbers, which mean on this thread what they meant at first. There is an
+    /// unused frame.
+    #[inline(always)]
+    fn push(&self, t: &Block) -> stack::Entered {
         let previous = t.current.get();
-        let entered = stack::Entered { stand_in: frame, previous, levels: t.deep_levels.get() };
-        // SAFETY: the thread is set up: `current` is the base or an open frame.
-        stack::push(t, frame, unsafe { &*previous }, self.scope.path, 0);
+        // SAFETY: not null, so an unused frame of this thread's segments.
+        let frame = unsafe { &*t.free.get() };
+        t.free.set(frame.link.get());
+        frame.link.set(previous);
+        frame.path.store(self.scope.path.0, Relaxed);
         frame.start.store(0, Relaxed);
-        frame.span.store(span, Relaxed);
-        frame.root.set(root);
+        frame.root.set(self.scope.sequences.2);
         frame.word.set(flag::STAND_IN | self.scope.flags);
-        t.deep_levels.set(self.scope.depth + 1);
-        entered
+        frame.span.store(self.scope.sequences.0, Relaxed);
+        t.current.set(frame);
+        let levels = t.deep_levels.replace(self.scope.depth + 1);
+        stack::Entered { stand_in: frame, previous, levels }
     }
 
     fn close(mut self, error_type: Option<&str>) {
@@ -232,21 +247,34 @@ fn is_inside_parent(t: &Block, thread: &Thread, parent_span_id: u64) -> bool {
 /// A poll in progress.
 struct Polling<'f> {
     follower: &'f mut Follower,
-    entered: Option<stack::Entered>,
-    started: Option<u64>,
+    entered: stack::Entered,
+    /// Whether leaving may be tried the short way.
+    is_plain: bool,
+    /// Ticks, if busy time is wanted.
+    started: u64,
 }
 
 impl Drop for Polling<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let (Some(started), Some(busy)) = (self.started, &mut self.follower.busy_ticks) {
-            *busy = busy.saturating_add(self.follower.scope.sink.ticks().saturating_sub(started));
+        if !self.is_plain || panicking() || !block(|t| self.entered.leave_quickly(t)) {
+            self.leave_in_full();
+        }
+    }
+}
+
+impl Polling<'_> {
+    #[cold]
+    #[inline(never)]
+    fn leave_in_full(&mut self) {
+        let entered = self.entered;
+        if let Some(busy) = &mut self.follower.busy_ticks {
+            *busy = busy.saturating_add(self.follower.scope.sink.ticks().saturating_sub(self.started));
         }
         self.follower.has_panicked |= panicking();
-        let Some(entered) = self.entered else { return };
         block(|t| {
             let innermost = t.current.get();
-            if t.ended.get() {
+            if t.ended.get() || entered.previous.is_null() {
                 return;
             }
             if ptr::eq(innermost, entered.stand_in) {
