@@ -351,6 +351,9 @@ fn end_to_end(id: &'static str, keeper: &dyn Keeper, roots: u64, children: u64) 
 fn open_level_bytes(peer: &dyn Peer, depth: usize) -> bool {
     let Some(open_levels) = peer.open_levels() else { return false };
     let mut marks = Vec::with_capacity(2);
+    // What a process pays once for the paths is no cost of an open level: they are all there, from another thread. Its
+    // end gives the levels back.
+    let prime = || open_levels(depth, &mut || ());
     let work = || {
         open_levels(1, &mut || ());
         // Only this thread runs scopes; what a background thread of the peer does meanwhile is its own, and small.
@@ -358,8 +361,10 @@ fn open_level_bytes(peer: &dyn Peer, depth: usize) -> bool {
     };
     // Peers whose guards borrow open their levels by recursion. The stack is address space until it is used.
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(1 << 30).spawn_scoped(scope, work);
-        thread.map(|thread| thread.join()).expect("a thread with a large stack").expect("the levels do not panic");
+        for work in [Box::new(prime) as Box<dyn FnOnce() + Send>, Box::new(work)] {
+            let thread = std::thread::Builder::new().stack_size(1 << 30).spawn_scoped(scope, work);
+            thread.map(|thread| thread.join()).expect("a thread with a large stack").expect("the levels do not panic");
+        }
     });
     let [before, open] = marks[..] else {
         eprintln!("{}: open_levels must mark twice", peer.name());

@@ -3,8 +3,7 @@
 mod emit;
 mod fastrace;
 pub mod floor;
-// KASTOR: enable with the core, here and in `all` below.
-// pub mod kastor;
+pub mod kastor;
 mod metrics;
 mod opentelemetry;
 mod puffin;
@@ -19,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// Every configuration, in the order of the table. Floors come first: ratios need them.
 pub fn all() -> Vec<Box<dyn Peer>> {
     let mut peers = floor::peers();
-    // KASTOR: peers.extend(kastor::peers());
+    peers.extend(kastor::peers());
     peers.extend(tracy::peers());
     peers.extend(fastrace::peers());
     peers.extend(puffin::peers());
@@ -95,9 +94,7 @@ pub const PROBES: [&str; 3] = ["emit_cost_plain", "emit_cost_chaos", "refuse_1gi
 /// A measurement of the gate that is no case: runs in a child and prints one sample.
 pub type Probe = fn() -> Sample;
 
-/// The probe of this name, if our own library is built in.
+/// The probe of this name, if there is one.
 pub fn probe(name: &str) -> Option<Probe> {
-    // KASTOR: return kastor::probe(name);
-    let _ = name;
-    None
+    kastor::probe(name)
 }

@@ -10,7 +10,8 @@ use std::{
         Arc, Mutex,
         atomic::{
             AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
         },
     },
 };
@@ -32,7 +33,7 @@ static THREADS: Mutex<Vec<Arc<Thread>>> = Mutex::new(Vec::new());
 /// Full-size chunks that wait to be used.
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
 /// Chunks beyond this number go back to the allocator.
-const MAX_POOLED: usize = 16;
+const MAX_POOLED: usize = 64;
 
 /// The owner's cold half of a thread: dropped when the thread ends.
 struct Owner {
@@ -283,6 +284,9 @@ pub(crate) fn set_lane_flags(sink: &dyn Sink) {
             let flags = |old: u32| Some(old & lane_flag::OF_OWNER | sink.lane_flags());
             // Always some: the update cannot fail.
             let _ = lane.cursor.flags.fetch_update(Release, Relaxed, flags);
+            // Orders the flags before this; `SeriesTable::cell` does the reverse, so that one of the two sees the other.
+            fence(SeqCst);
+            lane.cursor.cells_len.store(0, Relaxed);
         }
     }
 }
@@ -295,6 +299,12 @@ pub(crate) fn take(words: usize) -> Chunk {
         }
     }
     Chunk::with_words(words)
+}
+
+/// Gives all unused chunks back to the allocator; a flush ends with it, since it ends a burst more often than not.
+pub(crate) fn trim_pool() {
+    let unused = std::mem::take(&mut *lock(&POOL));
+    drop(unused);
 }
 
 /// Keeps a chunk for reuse.
@@ -548,7 +558,7 @@ pub(crate) fn forget_past() {
         for lane in lock(&thread.lanes).iter() {
             let mut claim = lock(&lane.claim);
             restart(lane, &mut claim);
-            lane.cursor.cells_len.set(0);
+            lane.cursor.cells_len.store(0, Relaxed);
             lane.cells.take();
             lane.cursor.flags.fetch_or(lane_flag::FORKED, Relaxed);
         }

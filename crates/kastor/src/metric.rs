@@ -22,12 +22,9 @@ use crate::{
     scope::{checked, deliver_inline, fill, is_awake},
     stack,
     sync::lock,
-    thread::{Block, Call, CellWanted, Frame, ItemBuffer, Lane, block, flag, lane_flag},
+    thread::{Block, Call, CellWanted, Cursor, Frame, ItemBuffer, Lane, block, flag, lane_flag},
     value::{MetricType, Value},
 };
-
-/// What does not keep a metric from being recorded the short way.
-const HARMLESS: u32 = lane_flag::SLOW_CLOCK | lane_flag::DISORDER;
 
 /// A number as it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,7 +136,8 @@ pub fn record_in(
     (metric_type, amount): (MetricType, Amount),
     labels: &[Value<'_>],
 ) {
-    let is_done = labels.is_empty() && block(|t| telemetry.is_current(t) && record_remembered(t, site, metric_type, amount));
+    let is_done =
+        labels.is_empty() && block(|t| telemetry.is_current(t) && record_remembered(t, site, metric_type, amount));
     if !is_done {
         record_cold(Some(telemetry), site, metric_type, amount, labels, labels.is_empty());
     }
@@ -188,7 +186,7 @@ fn current_path(t: &Block) -> u32 {
 fn remembered(t: &Block, index: u32, key: impl FnOnce() -> u32) -> Option<&Cell> {
     // SAFETY: the vacant cursor or one of a lane of this thread.
     let cursor = unsafe { &*t.lane.get() };
-    if index >= cursor.cells_len.get() || cursor.flags.load(Relaxed) & !HARMLESS != 0 {
+    if index >= cursor.cells_len.load(Relaxed) {
         return None;
     }
     // SAFETY: within the slots, whose memory the lane keeps.
@@ -281,9 +279,15 @@ fn with_items<R>(t: &Block, keys: &[Key], values: &[Value<'_>], f: impl FnOnce(&
 /// Records a plain metric event in the current context.
 #[inline(always)]
 pub fn event<const N: usize>(site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>; N]) {
-    match number(&value) {
-        Some((word, value_flags)) if N == 0 => event_number(site, word, value_flags),
-        _ => event_cold(None, site, value, attributes),
+    let Some((word, value_flags)) = number(&value) else { return event_cold(None, site, value, attributes) };
+    if N == 0 {
+        return event_number(site, word, value_flags);
+    }
+    let items = fill(site.keys(), attributes);
+    if items.is_null() {
+        event_cold(None, site, value, attributes)
+    } else {
+        event_filled(site, word, value_flags, items)
     }
 }
 
@@ -310,7 +314,7 @@ fn event_number(site: &'static Callsite, word: u64, value_flags: u8) {
     block(|t| {
         // SAFETY: the vacant cursor or one of a lane of this thread.
         let cursor = unsafe { &*t.lane.get() };
-        if cursor.flags.load(Relaxed) & !HARMLESS != 0 {
+        if cursor.flags.load(Relaxed) & !lane_flag::HARMLESS_TO_COUNT != 0 {
             return event_number_cold(site, word, value_flags);
         }
         // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
@@ -336,6 +340,60 @@ fn event_number(site: &'static Callsite, word: u64, value_flags: u8) {
     });
 }
 
+/// A number with attributes that were filled in already.
+#[inline(never)]
+fn event_filled(site: &'static Callsite, word: u64, value_flags: u8, items: *mut ItemBuffer) {
+    block(|t| {
+        // SAFETY: filled for this call, and given back below.
+        let buffer = unsafe { &mut *items };
+        // SAFETY: the vacant cursor or one of a lane of this thread.
+        let cursor = unsafe { &*t.lane.get() };
+        if cursor.flags.load(Relaxed) & !lane_flag::HARMLESS_TO_COUNT != 0
+            || !write_filled(t, cursor, site, word, value_flags, buffer)
+        {
+            if let Some(lane) = lane(t, None, Some(site)) {
+                let path = remembered_path(t, site);
+                write_items(t, lane, path, (word, value_flags), buffer);
+            }
+        }
+        buffer.clear();
+        buffer.next = t.items.get();
+        t.items.set(items);
+    });
+}
+
+#[inline(always)]
+fn write_filled(t: &Block, cursor: &Cursor, site: &Callsite, word: u64, value_flags: u8, items: &ItemBuffer) -> bool {
+    // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+    let scope = unsafe { &*t.current.get() };
+    let position = cursor.position.load(Relaxed);
+    let Some(path) = site.cached(scope.path.load(Relaxed)) else { return false };
+    // Pairs are copied: there has to be room for one word more.
+    let room = (cursor.last.get() as isize).wrapping_sub(position as isize);
+    if room <= (items.item_words() * 8) as isize || scope.has(flag::INHERITED) {
+        return false;
+    }
+    let words = record::WORDS + items.item_words();
+    // SAFETY: there is room for all words up to the end; only the owner touches them until they are published.
+    unsafe {
+        position.write(record::head(path, value_flags | record_flag::ITEMS, record::METRIC, words));
+        position.add(1).write(record::pair(scope.root.get(), scope.span.load(Relaxed)));
+        position.add(2).write(word);
+        position.add(3).write(t.last_tick.get().max(scope.start.load(Relaxed)));
+        items.copy_to(position.add(record::WORDS));
+        cursor.position.store(position.add(words), Release);
+    }
+    true
+}
+
+/// The path of a callsite's metric under the current scope; the callsite remembers the first.
+fn remembered_path(t: &Block, site: &'static Callsite) -> Path {
+    let parent = Path(current_path(t));
+    let path = path(parent, site.name());
+    site.remember(parent.0, path);
+    path
+}
+
 #[cold]
 #[inline(never)]
 fn event_number_cold(site: &'static Callsite, word: u64, value_flags: u8) {
@@ -352,9 +410,7 @@ fn event_number_cold(site: &'static Callsite, word: u64, value_flags: u8) {
 fn event_cold(telemetry: Option<&Telemetry>, site: &'static Callsite, value: Value<'_>, attributes: &[Value<'_>]) {
     block(|t| {
         if let Some(lane) = lane(t, telemetry, Some(site)) {
-            let parent = Path(current_path(t));
-            let path = path(parent, site.name());
-            site.remember(parent.0, path);
+            let path = remembered_path(t, site);
             write_event(t, lane, path, value, |items| {
                 for (key, value) in site.keys().iter().zip(attributes) {
                     items.attribute(key.name(), value);
@@ -378,21 +434,26 @@ pub(crate) fn write_event(
             (0, record_flag::VALUE_ITEM)
         });
         attributes(items);
-        if items.dropped() > 0 {
-            lane.sink.cut(items.dropped());
-        }
-        // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
-        let scope: &Frame = unsafe { &*t.current.get() };
-        let tick = t.newest_tick();
-        let has_items = if items.has_items() { record_flag::ITEMS } else { 0 };
-        let flags = value_flags | has_items | buffer::frame_flags(scope);
-        let ids = (scope.span.load(Relaxed), scope.root.get());
-        let front = metric_front((path, stack::levels(t)), ids, (word, tick), flags);
-        let written = buffer::write(lane, front, Some(items));
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            deliver_inline(lane, written.words(), &front.flows());
-        }
+        write_items(t, lane, path, (word, value_flags), items);
     });
+}
+
+/// Writes a metric event whose items are complete.
+fn write_items(t: &Block, lane: &Lane, path: Path, (word, value_flags): (u64, u8), items: &mut ItemBuffer) {
+    if items.dropped() > 0 {
+        lane.sink.cut(items.dropped());
+    }
+    // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
+    let scope: &Frame = unsafe { &*t.current.get() };
+    let tick = t.newest_tick();
+    let has_items = if items.has_items() { record_flag::ITEMS } else { 0 };
+    let flags = value_flags | has_items | buffer::frame_flags(scope);
+    let ids = (scope.span.load(Relaxed), scope.root.get());
+    let front = metric_front((path, stack::levels(t)), ids, (word, tick), flags);
+    let written = buffer::write(lane, front, Some(items));
+    if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+        deliver_inline(lane, written.words(), &front.flows());
+    }
 }
 
 impl Telemetry {
@@ -505,11 +566,9 @@ impl Handle {
 
     #[inline]
     fn record(&self, amount: Amount) {
-        block(|t| {
-            match remembered(t, self.index, || self.serial) {
-                Some(cell) => amount.record(self.metric_type, cell, t),
-                None => self.record_cold(t, amount),
-            }
+        block(|t| match remembered(t, self.index, || self.serial) {
+            Some(cell) => amount.record(self.metric_type, cell, t),
+            None => self.record_cold(t, amount),
         });
     }
 

@@ -31,10 +31,8 @@ use crate::{
     thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
 
-/// Frames that a thread starts with; 2 KiB.
-const FIRST_SEGMENT: usize = 64;
-/// Frames of every further segment; 4 KiB.
-const SEGMENT: usize = 128;
+/// Frames of a segment; 2 KiB.
+const SEGMENT: usize = 64;
 
 thread_local! {
     /// The owner's cold half: reached on set-up, with foreign flows, and when the thread ends.
@@ -184,7 +182,7 @@ pub(crate) fn levels(t: &Block) -> u32 {
 pub(crate) fn free_frame<'t>(t: &'t Block, thread: &Thread) -> &'t Frame {
     if t.free.get().is_null() {
         let mut segments = lock(&thread.segments);
-        let segment = Segment::with_len(if segments.is_empty() { FIRST_SEGMENT } else { SEGMENT });
+        let segment = Segment::with_len(SEGMENT);
         t.free.set(segment.first());
         segments.push(segment);
     }

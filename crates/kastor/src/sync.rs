@@ -1,15 +1,22 @@
-//! The one switch between the standard library's primitives and loom's.
+//! The atomics of the lock-free structures, and locks that outlive a panic.
 //!
-//! Every lock-free structure of the crate takes its atomics and cells from here, so that `--cfg loom` can put each of
-//! them under a model. Locks recover from poisoning: a panic in a reporter must not turn every later event into one.
+//! A structure takes its atomics from here, so that a model (`tests/loom_table.rs`) can include its source file next to
+//! a `sync` of its own with loom's. Locks recover from poisoning: a panic in a reporter must not turn every later event
+//! into one.
 
-#[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
-
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic;
-
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Makes a function `const`. In a model it does not: loom's atomics cannot be made at compile time.
+macro_rules! constant {
+    ($visibility:vis fn $($rest:tt)*) => { $visibility const fn $($rest)* };
+}
+pub(crate) use constant;
+
+/// Pointers to nothing.
+pub(crate) const fn null_pointers<T, const N: usize>() -> [atomic::AtomicPtr<T>; N] {
+    [const { atomic::AtomicPtr::new(std::ptr::null_mut()) }; N]
+}
 
 /// Locks `mutex`; what a panicking holder left behind is still used.
 #[inline]

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: builds the workspace `bench/`, which has the peers and a lock file of its own, and runs it.
 
 use std::{
-    path::Path,
+    env,
+    path::{Path, absolute},
     process::{Command, ExitCode},
 };
 
@@ -16,14 +17,19 @@ pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     }
     let folder = root.join("bench");
     // From inside of the folder, so that its own `.cargo/config.toml` counts, if it has one.
-    let mut build = cargo(&["build", "--release", "--locked", "--target-dir", "target"]);
+    let mut build = cargo(&["build", "--release", "--locked"]);
+    // Where all builds are to go the bench has a folder of its own: its dependencies and flags are others.
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), |all| Path::new(&all).join("bench"));
+    let target = absolute(&target).unwrap_or(target);
+    build.arg("--target-dir").arg(&target);
     match build.current_dir(&folder).status() {
         Ok(status) if status.success() => {}
         Ok(status) => return failed(&format!("building bench/: {status}")),
         Err(error) => return failed(&format!("building bench/: {error}")),
     }
     // From the caller's folder, which `--json FILE` is relative to.
-    match Command::new(folder.join("target/release/kastor-bench")).args(arguments).status() {
+    match Command::new(target.join("release/kastor-bench")).args(arguments).status() {
         Ok(status) => match status.code().map(u8::try_from) {
             Some(Ok(code)) => ExitCode::from(code),
             _ => failed(&format!("kastor-bench: {status}")),
@@ -37,14 +43,14 @@ fn understood(arguments: &[&str]) -> Result<(), String> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match (*argument, rest.clone().next()) {
-            ("--instructions", _) => {}
+            ("--instructions" | "--quick" | "--micro" | "--list", _) => {}
             ("--gate", Some(gate)) if !GATES.contains(gate) => {
                 return Err(format!("no such gate: {gate}; there are {}", GATES.join(", ")));
             }
-            ("--only" | "--json" | "--gate", Some(_)) => {
+            ("--only" | "--json" | "--gate" | "--rounds", Some(_)) => {
                 rest.next();
             }
-            ("--only" | "--json" | "--gate", None) => return Err(format!("{argument} needs a value")),
+            ("--only" | "--json" | "--gate" | "--rounds", None) => return Err(format!("{argument} needs a value")),
             (other, _) => return Err(format!("bench has no argument {other}")),
         }
     }
@@ -62,16 +68,17 @@ mod tests {
 
     #[test]
     fn arguments_are_checked_before_the_build() {
-        let good: [&[&str]; 4] = [
+        let good: [&[&str]; 5] = [
             &[],
             &["--only", "scope", "--json", "out.json"],
             &["--instructions", "--gate", "core"],
             &["--gate", "view"],
+            &["--only", "kastor", "--quick", "--micro", "--rounds", "1"],
         ];
         for arguments in good {
             assert_eq!(understood(arguments), Ok(()), "{arguments:?}");
         }
-        let bad: [&[&str]; 4] = [&["--only"], &["--gate", "speed"], &["--fast"], &["scope"]];
+        let bad: [&[&str]; 4] = [&["--only"], &["--gate", "speed"], &["--quick", "--fast"], &["scope"]];
         for arguments in bad {
             assert!(understood(arguments).is_err(), "{arguments:?}");
         }

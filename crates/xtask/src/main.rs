@@ -17,7 +17,8 @@ use std::{
 const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
 cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
-cargo xtask bench [--only P] [--json FILE] [--instructions] [--gate core|python|export|view]
+cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
+                  [--gate core|python|export|view]
                                        builds bench/ and runs it with these arguments
 cargo xtask integration                tests against real services";
 

@@ -23,6 +23,7 @@ const SANITIZER_TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     let mut steps = Steps::new("test", root);
     workspace(&mut steps);
+    examples(&mut steps);
     steps.run("documents", cargo(&["test", "--doc", "--workspace"]));
     models(&mut steps, root);
     off_mode(&mut steps, root);
@@ -42,10 +43,37 @@ pub(crate) fn target_folder(root: &Path, name: &str) -> PathBuf {
 
 fn workspace(steps: &mut Steps) {
     if has(&["nextest", "--version"]) {
-        steps.run("tests", cargo(&["nextest", "run", "--workspace"]));
+        steps.run("tests", cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]));
     } else {
-        steps.run("tests", cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--examples"]));
+        steps.run(
+            "tests",
+            cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]),
+        );
     }
+}
+
+/// Runs every example; each of them checks itself what it shows.
+fn examples(steps: &mut Steps) {
+    steps.ask("examples", |root| {
+        let mut names: Vec<String> = fs::read_dir(root.join("examples"))
+            .map_err(|error| vec![format!("examples/: {error}")])?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+            .filter(|name| name != "lib")
+            .collect();
+        names.sort();
+        let run = |name: &String| {
+            println!("-- {name}");
+            let mut command = cargo(&["run", "--quiet", "--package", "kastor-examples", "--example", name]);
+            match command.current_dir(root).status() {
+                Ok(status) if status.success() => None,
+                Ok(status) => Some(format!("{name}: {status}")),
+                Err(error) => Some(format!("{name}: {error}")),
+            }
+        };
+        let faults: Vec<String> = names.iter().filter_map(run).collect();
+        if faults.is_empty() { Ok(format!("{} examples ran well", names.len())) } else { Err(faults) }
+    });
 }
 
 /// Every interleaving of the small concurrent parts, by loom. They need optimised code, not a slow link of it.

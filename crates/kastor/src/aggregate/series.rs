@@ -12,7 +12,11 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -21,7 +25,7 @@ use crate::{
     event::{MetricType, SeriesAggregate},
     name::{Name, Path, hash, name},
     sync::lock,
-    thread::{CellSlot, CellWanted, Lane},
+    thread::{CellSlot, CellWanted, Lane, lane_flag},
     value::{Value, as_bytes, push_value},
 };
 
@@ -113,7 +117,13 @@ impl SeriesTable {
             }
         }
         lane.cursor.cells.set(members.slots.as_ptr());
-        lane.cursor.cells_len.set(members.slots.len() as u32);
+        let is_off = || lane.cursor.flags.load(Relaxed) & !lane_flag::HARMLESS_TO_COUNT != 0;
+        lane.cursor.cells_len.store(if is_off() { 0 } else { members.slots.len() as u32 }, Relaxed);
+        // Whoever switches the lane off writes its flags, then the length; see `set_lane_flags`.
+        fence(SeqCst);
+        if is_off() {
+            lane.cursor.cells_len.store(0, Relaxed);
+        }
         cell
     }
 }

@@ -150,7 +150,10 @@ impl Context {
         self.push_aggregates();
         let tickets: Vec<u64> =
             self.workers.iter().map(|worker| worker.ask_flush(deadline, &self.environment)).collect();
-        self.workers.iter().zip(tickets).map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect()
+        let workers = self.workers.iter().zip(tickets);
+        let pending = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
+        buffer::trim_pool();
+        pending
     }
 
     /// Nothing is taken any more. Returns whether this call ended it.

@@ -7,12 +7,18 @@
 
 use std::ptr;
 
-use crate::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use crate::sync::{
+    atomic::{
+        AtomicPtr, AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    constant, null_pointers,
 };
 
-const FIRST_BITS: u32 = 8;
+/// The first segment holds so many entries, as a power of two; and the first table so many slots. In a model they are
+/// small, so that growing is within reach.
+const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 8 };
+const FIRST_SLOTS: usize = if cfg!(loom) { 4 } else { 256 };
 const SEGMENTS: usize = 16;
 
 /// An append-only array of at most 16 million entries.
@@ -25,14 +31,10 @@ pub(crate) struct Segments<T> {
 unsafe impl<T: Send + Sync> Sync for Segments<T> {}
 
 impl<T> Segments<T> {
-    #[cfg(not(loom))]
-    pub(crate) const fn new() -> Self {
-        Self { segments: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS], len: AtomicU32::new(0) }
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn new() -> Self {
-        Self { segments: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), len: AtomicU32::new(0) }
+    constant! {
+        pub(crate) fn new() -> Self {
+            Self { segments: null_pointers(), len: AtomicU32::new(0) }
+        }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -88,14 +90,10 @@ struct Slots {
 }
 
 impl Table {
-    #[cfg(not(loom))]
-    pub(crate) const fn new() -> Self {
-        Self { slots: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn new() -> Self {
-        Self { slots: AtomicPtr::new(ptr::null_mut()) }
+    constant! {
+        pub(crate) fn new() -> Self {
+            Self { slots: AtomicPtr::new(ptr::null_mut()) }
+        }
     }
 
     /// The id kept under `key` for which `is_it` holds. `key` is not zero.
@@ -129,7 +127,7 @@ impl Table {
         }
         // SAFETY: as in `find`.
         let old = unsafe { current.as_ref() };
-        let size = old.map_or(256, |slots| (slots.mask + 1) * 2);
+        let size = old.map_or(FIRST_SLOTS, |slots| (slots.mask + 1) * 2);
         let grown = Box::new(Slots::with_size(size));
         for (kept, id) in old.iter().flat_map(|slots| slots.entries.iter()) {
             let kept = kept.load(Relaxed);

@@ -37,6 +37,8 @@ pub(crate) mod lane_flag {
     pub(crate) const DISORDER: u32 = 32;
     /// What the owner sets and clears; the rest is the context's.
     pub(crate) const OF_OWNER: u32 = FORKED | DISORDER;
+    /// What does not keep metrics from being recorded the short way.
+    pub(crate) const HARMLESS_TO_COUNT: u32 = SLOW_CLOCK | DISORDER;
     /// What does not keep scopes from being opened the short way.
     pub(crate) const HARMLESS_TO_OPEN: u32 = INLINE | DISORDER;
 }
@@ -51,14 +53,15 @@ pub(crate) struct Cursor {
     pub(crate) position: AtomicPtr<u64>,
     /// The last place where a record without extras fits; before the chunk if none does.
     pub(crate) last: Cell<*mut u64>,
-    /// One slot per metric callsite.
+    /// One slot per metric callsite and handle.
     pub(crate) cells: Cell<*const CellSlot>,
-    pub(crate) cells_len: Cell<u32>,
+    /// Slots that may be used without asking: none while the lane is off or serves inline reporters. Others set it to 0.
+    pub(crate) cells_len: AtomicU32,
     /// The context's number; 0 for none.
     pub(crate) context_id: u64,
 }
 
-// SAFETY: `last`, `cells` and `cells_len` belong to the owning thread; the vacant cursor's are never written.
+// SAFETY: `last` and `cells` belong to the owning thread; the vacant cursor's are never written.
 unsafe impl Sync for Cursor {}
 // SAFETY: as above.
 unsafe impl Send for Cursor {}
@@ -70,7 +73,7 @@ pub(crate) static VACANT: Cursor = Cursor {
     position: AtomicPtr::new(ptr::null_mut()),
     last: Cell::new(ptr::null_mut()),
     cells: Cell::new(ptr::null()),
-    cells_len: Cell::new(0),
+    cells_len: AtomicU32::new(0),
     context_id: 0,
 };
 
@@ -257,7 +260,7 @@ impl Lane {
                 position: AtomicPtr::new(words),
                 last: Cell::new(words.wrapping_add(chunk.capacity()).wrapping_sub(record::WORDS)),
                 cells: Cell::new(ptr::null()),
-                cells_len: Cell::new(0),
+                cells_len: AtomicU32::new(0),
                 context_id: sink.id(),
             },
             claim: Mutex::new(Claim { chunk, claimed: 0, prefix: thread.prefix.load(Relaxed) }),
