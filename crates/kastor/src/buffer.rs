@@ -19,6 +19,7 @@ use std::{
 use crate::{
     clock,
     event::mix,
+    health::DropReason,
     record::{self, flag as record_flag},
     stack,
     sync::{Held, lock},
@@ -114,16 +115,20 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
         let lanes = &mut owner.as_mut()?.lanes;
         drop_dead_lanes(t, thread, lanes);
         let number = lanes.iter().position(|lane| lane.is_null()).unwrap_or(lanes.len());
-        if number == lanes.len() {
+        let Ok(number) = u8::try_from(number) else {
+            // Frames carry the number in a byte: one thread serves that many contexts at a time.
+            sink.refused(DropReason::Cardinality);
+            return None;
+        };
+        if usize::from(number) == lanes.len() {
             lanes.push(std::ptr::null());
+            t.lanes.set(lanes.as_ptr());
+            t.lanes_len.set(lanes.len() as u32);
         }
-        let number = u8::try_from(number).ok()?;
         let lane =
             Arc::new(Lane::new(number, Chunk::with_words(MIN_CHUNK_WORDS), Arc::clone(thread), Arc::clone(sink)));
         let pointer = Arc::as_ptr(&lane);
         *lanes.get_mut(usize::from(number))? = pointer;
-        t.lanes.set(lanes.as_ptr());
-        t.lanes_len.set(lanes.len() as u32);
         lock(&thread.lanes).push(lane);
         Some(pointer)
     })
@@ -211,10 +216,15 @@ fn knows_flow(lane: &Lane, alias: u32) -> bool {
 pub(crate) fn make_room(lane: &Lane, words: usize) {
     lane.sink.wait_for_room();
     let mut claim = lock(&lane.claim);
+    absorb(lane, &mut claim);
     let capacity = claim.chunk.capacity();
     let wanted = (capacity * 2).clamp(MIN_CHUNK_WORDS, MAX_CHUNK_WORDS).max(words);
-    let left = absorb(lane, &mut claim, Some(wanted));
-    if left && capacity != wanted {
+    if claim.delivered < claim.absorbed && lane.sink.takes_deliveries() {
+        let Claim { delivered: from, absorbed: used, prefix, undelivered: events, .. } = *claim;
+        let flows = lane.flows.load(Relaxed) as usize * FLOW_WORDS;
+        let chunk = std::mem::replace(&mut claim.chunk, take(wanted));
+        lane.sink.deliver(Delivery { chunk, from, used, flows, thread: Arc::clone(&lane.thread), prefix, events });
+    } else if capacity != wanted {
         give_back(std::mem::replace(&mut claim.chunk, take(wanted)));
     }
     restart(lane, &mut claim);
@@ -222,7 +232,7 @@ pub(crate) fn make_room(lane: &Lane, words: usize) {
 
 /// Points the cursor to the beginning of the chunk.
 fn restart(lane: &Lane, claim: &mut Claim) {
-    claim.claimed = 0;
+    (claim.absorbed, claim.delivered, claim.undelivered) = (0, 0, 0);
     claim.prefix = lane.thread.prefix.load(Relaxed);
     let words = claim.chunk.words();
     lane.flows.store(0, Relaxed);
@@ -230,46 +240,53 @@ fn restart(lane: &Lane, claim: &mut Claim) {
     lane.cursor.set_end(words.wrapping_add(claim.chunk.capacity()));
 }
 
-/// Claims everything that the lane's owner has published, from any thread.
-pub(crate) fn publish(lane: &Lane) {
-    absorb(lane, &mut lock(&lane.claim), None);
+/// Claims everything that the lane's owner has published, from any thread. What waits for room in a queue is only
+/// aggregated, and left to be delivered later. Returns whether nothing was left.
+pub(crate) fn publish(lane: &Lane) -> bool {
+    let mut claim = lock(&lane.claim);
+    absorb(lane, &mut claim);
+    if claim.delivered == claim.absorbed || !lane.sink.takes_deliveries() {
+        return true;
+    }
+    if !lane.sink.has_room() {
+        return false;
+    }
+    let part = published(lane, &claim, claim.delivered);
+    lane.sink.deliver(Delivery::copied(part, claim.undelivered));
+    (claim.delivered, claim.undelivered) = (claim.absorbed, 0);
+    true
 }
 
-/// Hands the unclaimed records over. With `replacement`, the owner retires the chunk: it may leave for good, a new one
-/// of so many words takes its place. Returns whether the chunk stayed.
-fn absorb(lane: &Lane, claim: &mut Claim, replacement: Option<usize>) -> bool {
+/// Aggregates what was published and not aggregated yet.
+fn absorb(lane: &Lane, claim: &mut Claim) {
     let position = lane.cursor.position.load(Acquire);
     let used = (position as usize - claim.chunk.words() as usize) / 8;
-    let flows = lane.flows.load(Acquire) as usize * FLOW_WORDS;
-    let from = std::mem::replace(&mut claim.claimed, used);
-    if used <= from {
-        return true;
+    let from = std::mem::replace(&mut claim.absorbed, used);
+    if used > from {
+        claim.undelivered += lane.sink.absorb(published(lane, claim, from));
     }
-    let capacity = claim.chunk.capacity();
+}
+
+/// The records from `from` to the absorbed position.
+fn published<'a>(lane: &'a Lane, claim: &'a Claim, from: usize) -> Part<'a> {
+    let flows = lane.flows.load(Acquire) as usize * FLOW_WORDS;
+    let (chunk, capacity) = (&claim.chunk, claim.chunk.capacity());
     // SAFETY: records up to the position and as many flows were published; the claim's lock keeps the owner from
     // replacing or reusing the chunk, and published words are not written again before that.
-    let (records, table) = unsafe { (claim.chunk.slice(from, used), claim.chunk.slice(capacity - flows, capacity)) };
-    let part = Part { records, flows: table, thread: &lane.thread, prefix: claim.prefix };
-    let events = lane.sink.absorb(part);
-    if !lane.sink.takes_deliveries() {
-        return true;
-    }
-    let Some(words) = replacement else {
-        lane.sink.deliver(Delivery::copied(part, events));
-        return true;
-    };
-    let prefix = claim.prefix;
-    let chunk = std::mem::replace(&mut claim.chunk, take(words));
-    lane.sink.deliver(Delivery { chunk, from, used, flows, thread: Arc::clone(&lane.thread), prefix, events });
-    false
+    let (records, flows) = unsafe { (chunk.slice(from, claim.absorbed), chunk.slice(capacity - flows, capacity)) };
+    Part { records, flows, thread: &lane.thread, prefix: claim.prefix }
 }
 
 /// Claims what all threads have published, into the contexts that `of` accepts.
-pub(crate) fn publish_all(of: impl Fn(&dyn Sink) -> bool) {
+///
+/// Returns whether nothing was left; see [`publish`].
+pub(crate) fn publish_all(of: impl Fn(&dyn Sink) -> bool) -> bool {
+    let mut is_all = true;
     for thread in threads() {
         let lanes: Vec<Arc<Lane>> = lock(&thread.lanes).iter().filter(|lane| of(&*lane.sink)).cloned().collect();
-        lanes.iter().for_each(|lane| publish(lane));
+        lanes.iter().for_each(|lane| is_all &= publish(lane));
     }
+    is_all
 }
 
 /// All threads that are set up.
@@ -429,7 +446,7 @@ pub(crate) fn frame_front(frame: &Frame, end: u64, flags: u8, depth: u32) -> Fro
     let start = frame.start.load(Relaxed);
     let duration = end.saturating_sub(start);
     let path = crate::name::Path(frame.path.load(Relaxed));
-    // SAFETY: an open frame's link is the base or a frame kept in place by this one's reference.
+    // SAFETY: the link of an open frame is the base or a frame in place.
     let parent = unsafe { &*frame.link.get() };
     let ids = (frame.span.load(Relaxed), parent.span.load(Relaxed), frame.root.get());
     let detached = if parent.has(flag::ATTACHED) { record_flag::DETACHED } else { 0 };
@@ -536,6 +553,7 @@ pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
         held.push(Box::new(lock(&thread.segments)));
     }
     held.push(Box::new(lock(&POOL)));
+    stack::hold(held);
     held.push(Box::new(list));
 }
 

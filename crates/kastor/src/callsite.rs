@@ -59,8 +59,19 @@ impl Key {
 
 /// What a context says about a scope name.
 pub(crate) trait Decide: Send + Sync {
-    /// Whether it wants scopes of this name, or metrics; none if it has no say any more.
-    fn vote(&self, scope: Option<&str>) -> Option<bool>;
+    /// Whether it wants scopes of this name, or metrics.
+    fn vote(&self, scope: Option<&str>) -> Vote;
+}
+
+/// What a context says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vote {
+    Yes,
+    No,
+    /// It has to be asked each time.
+    Ask,
+    /// It has no say any more.
+    None,
 }
 
 static FIRST: AtomicPtr<Callsite> = AtomicPtr::new(std::ptr::null_mut());
@@ -115,6 +126,11 @@ impl Callsite {
     #[inline(always)]
     pub(crate) fn index(&self) -> u32 {
         self.index.load(Relaxed)
+    }
+
+    /// Whether it opens scopes, and does not record metrics.
+    pub(crate) fn is_scope(&self) -> bool {
+        self.is_scope
     }
 
     /// The path under `parent`, if it is the one that is remembered.
@@ -195,16 +211,17 @@ fn upgraded(deciders: &[Weak<dyn Decide>]) -> Vec<Arc<dyn Decide>> {
 }
 
 fn decision(voices: &[Arc<dyn Decide>], callsite: &Callsite) -> u8 {
-    let (mut wanted, mut refused) = (false, false);
+    let (mut wanted, mut refused, mut asked) = (false, false, false);
     let scope = callsite.is_scope.then_some(callsite.name);
-    for wants in voices.iter().filter_map(|voice| voice.vote(scope)) {
-        wanted |= wants;
-        refused |= !wants;
+    for vote in voices.iter().map(|voice| voice.vote(scope)) {
+        wanted |= vote == Vote::Yes;
+        refused |= vote == Vote::No;
+        asked |= vote == Vote::Ask;
     }
-    match (wanted, refused) {
-        (false, _) => OFF,
-        (true, false) => ON,
-        (true, true) => MIXED,
+    match (wanted, refused, asked) {
+        (false, _, false) => OFF,
+        (true, false, false) => ON,
+        _ => MIXED,
     }
 }
 

@@ -28,7 +28,7 @@ pub enum DropReason {
     NonRetryable,
     /// Trying again did not help in time.
     RetryExhausted,
-    /// The spool had reached its quota.
+    /// The disk quota of a spool was reached.
     SpoolFull,
     /// The spool could not be written.
     SpoolIo,
@@ -190,12 +190,13 @@ impl Stats {
         self.dropped
     }
 
-    /// Values, attributes and names that were cut or left out because of their size or number.
+    /// Values and attributes of this context that were cut or left out because of their size or number, and names that
+    /// were cut in this process.
     pub fn cut_values(&self) -> u64 {
         self.cut_values
     }
 
-    /// Times that a name found no room in this process and shared the overflow entry.
+    /// Times that a name or path found no room in this process and shared an overflow entry.
     pub fn overflowed_names(&self) -> u64 {
         self.overflowed_names
     }

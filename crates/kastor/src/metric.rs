@@ -19,7 +19,7 @@ use crate::{
     context::{Telemetry, current_lane},
     name::{Name, Path, name, path},
     record::{self, flag as record_flag},
-    scope::{checked, deliver_inline, fill, is_awake},
+    scope::{checked, deliver_inline, fill, is_awake, is_on},
     stack,
     sync::lock,
     thread::{Block, Call, CellWanted, Cursor, Frame, ItemBuffer, Lane, block, flag, lane_flag},
@@ -105,13 +105,17 @@ pub fn record_static<'v, const N: usize>(
 /// Whether a metric of this callsite is to be recorded: only then are its values made.
 #[inline(always)]
 pub fn is_metered(site: &'static Callsite) -> bool {
-    site.state() != callsite::OFF
+    is_on(site)
 }
 
 /// The same in a given context.
 #[inline]
 pub fn is_metered_in(telemetry: &Telemetry, site: &'static Callsite) -> bool {
-    is_metered(site) && telemetry.is_enabled()
+    if !telemetry.is_enabled() {
+        telemetry.refuse();
+        return false;
+    }
+    site.state() != callsite::OFF
 }
 
 /// Records into the series of a callsite with labels that are made at run time.

@@ -11,14 +11,14 @@ use crate::{
     event::{Batch, Process},
     health::{DropReason, Drops},
     reporter::{Accounts, Reporter},
-    sync::lock,
+    sync::{Held, lock},
     thread::{Part, Thread},
 };
 
 /// Words of one block of memory: 256 KiB.
 const BLOCK_WORDS: usize = (256 << 10) / 8;
 
-/// A reporter that keeps up to `max_bytes` of records; what comes later is dropped and counted (`spool_full`).
+/// A reporter that keeps up to `max_bytes` of records; what comes later is dropped and counted (`queue_full`).
 ///
 /// A cheap handle: clones share what was recorded. It prefers batches, so the builder runs it in the background; call
 /// [`Telemetry::flush`](crate::Telemetry::flush) before reading.
@@ -138,8 +138,12 @@ impl Reporter for Recording {
     fn accounts(&self) -> Option<Accounts> {
         let state = lock(&self.state);
         let mut dropped = Drops::default();
-        dropped.add(DropReason::SpoolFull, state.dropped);
+        dropped.add(DropReason::QueueFull, state.dropped);
         Some(Accounts { delivered: state.events, dropped, queued: 0, spooled: 0 })
+    }
+
+    fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(lock(&self.state)));
     }
 
     fn prefers_batches(&self) -> bool {

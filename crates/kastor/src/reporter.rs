@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
     health::{DropReason, Drops, Ledger, ReporterStats},
-    sync::lock,
+    sync::{Held, lock},
 };
 
 /// Receives the events of the contexts it was given to.
@@ -88,6 +88,13 @@ pub trait Reporter: Send + Sync + 'static {
     fn prefers_batches(&self) -> bool {
         false
     }
+
+    /// Locks what a forked child must find unlocked. For the reporters of this crate: a reporter of yours that locks
+    /// inline should not share its lock with a thread that may hold it during a fork.
+    #[doc(hidden)]
+    fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        let _ = held;
+    }
 }
 
 impl<R: Reporter + ?Sized> Reporter for Arc<R> {
@@ -114,6 +121,9 @@ impl<R: Reporter + ?Sized> Reporter for Arc<R> {
     }
     fn prefers_batches(&self) -> bool {
         (**self).prefers_batches()
+    }
+    fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        (**self).hold_for_fork(held);
     }
 }
 
@@ -252,6 +262,12 @@ impl Guarded {
         ReporterStats { delivered: offered.saturating_sub(stats.dropped.total()), ..stats }
     }
 
+    /// Holds the reporter still, for a fork.
+    pub(crate) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(lock(&self.suspensions)));
+        self.reporter.hold_for_fork(held);
+    }
+
     /// Forgets the past, in a forked child.
     pub(crate) fn reset(&self) {
         self.ledger.reset();
@@ -329,7 +345,7 @@ impl Guarded {
 }
 
 /// The program's logger may panic too.
-fn log_contained(f: impl FnOnce()) {
+pub(crate) fn log_contained(f: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
         std::mem::forget(panic);
     }

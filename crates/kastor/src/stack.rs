@@ -27,7 +27,7 @@ use crate::{
     event::{span_id, trace_id},
     name::Path,
     propagate::TraceParent,
-    sync::lock,
+    sync::{Held, lock},
     thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
 
@@ -416,6 +416,11 @@ pub(crate) struct Suspended {
 
 /// Scopes of futures, by a number: they belong to no thread's stack.
 static SUSPENDED: [Mutex<BTreeMap<u64, Suspended>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
+
+/// Holds the scopes of futures still, for a fork.
+pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
+    SUSPENDED.iter().for_each(|shard| held.push(Box::new(lock(shard))));
+}
 
 /// Registers the scope of a future; returns its number.
 pub(crate) fn add_suspended(scope: Suspended) -> u64 {

@@ -25,5 +25,5 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Anything that is kept for a while, a lock above all.
-pub(crate) trait Held {}
+pub trait Held {}
 impl<T> Held for T {}

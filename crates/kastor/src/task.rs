@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     buffer::{self, timing_front},
+    health::DropReason,
     name::name,
     record::flag as record_flag,
     scope::{Detached, Scope, deliver_inline},
@@ -183,9 +184,8 @@ impl Follower {
 
     fn close(mut self, error_type: Option<&str>) {
         stack::remove_suspended(self.suspended);
-        if self.has_panicked {
-            self.scope.items.fail("panic");
-        } else if let Some(error_type) = error_type.filter(|_| !self.scope.items.is_failed) {
+        let error_type = if self.has_panicked { Some("panic") } else { error_type };
+        if let Some(error_type) = error_type.filter(|_| !self.scope.items.is_failed) {
             self.scope.items.fail(error_type);
         }
         if let Some(ticks) = self.busy_ticks {
@@ -194,7 +194,7 @@ impl Follower {
         block(|t| match buffer::lane(t, &self.scope.sink, self.scope.context_id) {
             // SAFETY: lanes of this thread live until it ends.
             Some(lane) => self.write(t, unsafe { &*lane }),
-            None => self.scope.sink.refused(),
+            None => self.scope.sink.refused(DropReason::ProcessExit),
         });
     }
 
@@ -202,7 +202,7 @@ impl Follower {
         let scope = &mut self.scope;
         let flags = lane.cursor.flags.load(Relaxed);
         if flags & lane_flag::OFF != 0 || scope.items.is_discarded {
-            return lane.sink.refused();
+            return lane.sink.refused_if_over();
         }
         let is_home = scope.is_home(&lane.thread);
         let mut record_flags = buffer::inherited_flags(scope.flags);

@@ -204,7 +204,7 @@ pub(crate) mod tag {
     pub(crate) const ERROR: u8 = 16;
     /// A point event: the key is its name, the payload its tick and then its attributes as items.
     pub(crate) const EVENT: u8 = 17;
-    /// A link: trace id (16 bytes, big-endian) and span id (8 bytes, big-endian).
+    /// A link: the trace id's upper and lower word, the span id.
     pub(crate) const LINK: u8 = 18;
     /// How many attributes, events and links were beyond the limits.
     pub(crate) const DROPPED: u8 = 19;

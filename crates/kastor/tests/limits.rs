@@ -139,25 +139,15 @@ fn a_value_is_cut_to_4_kib_at_a_character_and_that_is_counted() {
 
 #[test]
 fn a_scope_keeps_128_attributes_events_and_links() {
-    static KEYS: [&str; 200] = {
-        let mut keys = [""; 200];
-        let mut at = 0;
-        while at < 200 {
-            keys[at] = match std::str::from_utf8(&[b'k'; 200]) {
-                Ok(text) => text.split_at(at + 1).0,
-                Err(_) => "",
-            };
-            at += 1;
-        }
-        keys
-    };
+    let key = |length: usize| -> &'static str { Box::leak("k".repeat(length).into_boxed_str()) };
+    let keys: Vec<&'static str> = (1..=200).map(key).collect();
     let (tele, seen) = context();
     let scope = scope!(tele, "a");
-    KEYS.iter().enumerate().for_each(|(n, key)| scope.set(key, n));
+    keys.iter().enumerate().for_each(|(n, key)| scope.set(key, n));
     drop(scope);
     let closed = seen.only();
     assert_eq!((closed.attributes.len(), closed.dropped), (128, 72));
-    assert_eq!(closed.attributes[127], (KEYS[127].to_owned(), OwnedValue::U64(127)));
+    assert_eq!(closed.attributes[127], (keys[127].to_owned(), OwnedValue::U64(127)));
     assert_eq!(tele.stats().cut_values(), 72);
     let scope = scope!(tele, "b");
     (0..1000).for_each(|_| scope.event("again"));

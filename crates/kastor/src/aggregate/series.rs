@@ -254,6 +254,11 @@ impl Descriptions {
         lock(&self.texts).insert(name(metric), (name(unit).text(), name(help).text()));
     }
 
+    /// Holds the texts still, for a fork.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, impl Sized> {
+        lock(&self.texts)
+    }
+
     fn of(&self, metric: Name) -> (Option<&'static str>, Option<&'static str>) {
         match lock(&self.texts).get(&metric) {
             Some((unit, help)) => (Some(unit), Some(help)),

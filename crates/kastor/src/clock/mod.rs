@@ -2,7 +2,7 @@
 //!
 //! A scope reads ticks only: the time-stamp counter where the kernel itself trusts it, else the monotonic clock in
 //! nanoseconds. An [`Anchor`] pairs a tick with monotonic and wall time; two of them turn ticks into nanoseconds
-//! ([`Timeline`]). Anchors are taken when a context is built and at every drain, never by spinning and never before
+//! ([`Timeline`]). Anchors are taken when a context is built and whenever the newest is stale, never by spinning and never before
 //! `main`. Durations therefore come from the monotonic clock alone: wall-clock jumps cannot bend them.
 
 mod mock;
@@ -85,7 +85,7 @@ impl Clock {
     }
 }
 
-/// Three attempts are enough to dodge one interrupt; the bracket's width bounds the error of the pair.
+/// A few attempts are enough to dodge an interrupt; the bracket's width bounds the error of the pair.
 fn bracketed(ticks: impl Fn() -> u64) -> Anchor {
     let mut best = (u64::MAX, Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 });
     for _ in 0..4 {
@@ -192,6 +192,11 @@ impl Anchors {
         let first = clock.anchor();
         let slope = if clock.is_counter() { *SLOPE.get_or_init(|| measured_slope(first)) } else { 1.0 };
         Self { clock, state: Mutex::new((first, first, slope)) }
+    }
+
+    /// Holds the anchors still, for a fork.
+    pub(crate) fn hold(&self) -> std::sync::MutexGuard<'_, impl Sized> {
+        lock(&self.state)
     }
 
     /// Takes a new anchor; the slope is measured over the longest baseline there is.

@@ -15,7 +15,7 @@ use super::rules::Rules;
 use crate::{
     aggregate::{Descriptions, SeriesTable, Shards},
     buffer,
-    callsite::{self, Decide},
+    callsite::{self, Decide, Vote},
     clock::{Anchors, Clock, Timeline, now_ns},
     dispatch::{self, Collected, Environment, Managed, Shared, Worker},
     event::{Event, Events, Metric, Process, Source},
@@ -95,6 +95,11 @@ impl Context {
         self.environment.anchors.fresh(tick)
     }
 
+    /// Whether it was shut down.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.load(Relaxed) >= SHUT_DOWN
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.state.load(Relaxed) == ON
     }
@@ -114,8 +119,8 @@ impl Context {
     }
 
     /// Claims what every thread has published for this context.
-    pub(super) fn publish(&self) {
-        buffer::publish_all(|sink| sink.id() == self.id);
+    pub(super) fn publish(&self) -> bool {
+        buffer::publish_all(|sink| sink.id() == self.id)
     }
 
     /// All aggregates, as they stand after what was published.
@@ -143,17 +148,26 @@ impl Context {
     /// Hands everything emitted so far to every reporter. Returns per worker what is still pending.
     pub(super) fn flush(&self, deadline: Deadline) -> Vec<u64> {
         dispatch::ensure_running();
-        self.publish();
+        let mut is_all = self.publish();
         if block(|t| t.delivering.get()) || crate::thread::is_own() {
             return self.workers.iter().map(|worker| worker.pending()).collect();
         }
-        self.push_aggregates();
-        let tickets: Vec<u64> =
-            self.workers.iter().map(|worker| worker.ask_flush(deadline, &self.environment)).collect();
-        let workers = self.workers.iter().zip(tickets);
-        let pending = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
-        buffer::trim_pool();
-        pending
+        loop {
+            self.push_aggregates();
+            let tickets: Vec<u64> =
+                self.workers.iter().map(|worker| worker.ask_flush(deadline, &self.environment)).collect();
+            let workers = self.workers.iter().zip(tickets);
+            let mut pending: Vec<u64> = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
+            if is_all || deadline.has_passed() {
+                if !is_all {
+                    pending.iter_mut().for_each(|pending| *pending = (*pending).max(1));
+                }
+                buffer::trim_pool();
+                return pending;
+            }
+            // There was no room for everything, and now there is some.
+            is_all = self.publish();
+        }
     }
 
     /// Nothing is taken any more. Returns whether this call ended it.
@@ -189,7 +203,7 @@ impl Context {
             timings,
             metrics,
             dropped: self.refused.read().1,
-            cut_values: self.cut_values.load(Relaxed),
+            cut_values: self.cut_values.load(Relaxed) + name::cut_names(),
             overflowed_names: name::overflowed(),
             overflowed_series: self.series.overflowed(),
             reporters: inline.chain(self.workers.iter().map(|worker| worker.stats())).collect(),
@@ -330,10 +344,18 @@ impl Sink for Context {
         self.series.cell(lane, wanted).cast()
     }
 
-    fn refused(&self) {
-        if self.state.load(Relaxed) >= SHUT_DOWN {
+    fn refused(&self, reason: DropReason) {
+        self.refused.dropped(reason, 1);
+    }
+
+    fn refused_if_over(&self) {
+        if self.is_over() {
             self.refused.dropped(DropReason::Shutdown, 1);
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.workers.iter().all(|worker| worker.has_room())
     }
 
     fn cut(&self, values: u32) {
@@ -365,8 +387,14 @@ impl Context {
 }
 
 impl Decide for Context {
-    fn vote(&self, scope: Option<&str>) -> Option<bool> {
-        (!self.is_dead()).then(|| self.is_on() && scope.is_none_or(|name| self.wants(name)))
+    fn vote(&self, scope: Option<&str>) -> Vote {
+        match self.state.load(Relaxed) {
+            ON if scope.is_none_or(|name| self.rules.wants_scope(name)) => Vote::Yes,
+            // What comes after the shutdown is counted.
+            SHUT_DOWN => Vote::Ask,
+            DEAD => Vote::None,
+            _ => Vote::No,
+        }
     }
 }
 
@@ -392,9 +420,13 @@ impl Managed for Context {
     }
 
     fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(self.environment.anchors.hold()));
+        held.push(Box::new(self.descriptions.hold()));
+        self.rules.hold(held);
+        self.inline.iter().for_each(|guarded| guarded.hold(held));
         self.shards.hold().into_iter().for_each(|guard| held.push(Box::new(guard)));
         held.push(Box::new(self.series.hold()));
-        self.workers.iter().for_each(|worker| held.push(Box::new(worker.hold())));
+        self.workers.iter().for_each(|worker| worker.hold(held));
     }
 
     fn forget_past(&self) {

@@ -209,6 +209,14 @@ impl Telemetry {
         found
     }
 
+    /// An event is not taken; counted if that is because of a shutdown.
+    #[inline]
+    pub(crate) fn refuse(&self) {
+        if let Some(context) = self.context().filter(|context| context.is_over()) {
+            context.refused_if_over();
+        }
+    }
+
     pub(crate) fn context(&self) -> Option<&Context> {
         self.handle.as_ref().map(|handle| &*handle.context)
     }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     name::{Glob, Path},
-    sync::lock,
+    sync::{Held, lock},
 };
 
 /// Ordered patterns with a decision each; the last one that fits decides, and without one the answer is yes.
@@ -53,6 +53,12 @@ impl Rules {
         paths.0.set(pattern, is_on);
         paths.1.clear();
         self.has_paths.store(true, Relaxed);
+    }
+
+    /// Holds the rules still, for a fork.
+    pub(super) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(lock(&self.names)));
+        held.push(Box::new(lock(&self.paths)));
     }
 
     /// Whether any path may be aggregated only.

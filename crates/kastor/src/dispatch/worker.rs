@@ -16,8 +16,8 @@ use crate::{
     event::{Batch, Process},
     health::{DropReason, ReporterStats},
     reporter::{Deadline, Guarded},
-    sync::lock,
-    thread::{Delivery, mark_as_own},
+    sync::{Held, lock},
+    thread::{Delivery, MAX_CHUNK_WORDS, mark_as_own},
 };
 
 /// A delivery for one worker, or for several.
@@ -135,6 +135,12 @@ impl Worker {
         }
     }
 
+    /// Whether a delivery finds room, if the reporter is to be waited for.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = lock(&self.queue);
+        self.on_full == OnFull::Drop || !queue.is_running || queue.bytes + MAX_CHUNK_WORDS * 8 <= self.max_bytes
+    }
+
     /// Hands over the newest aggregates; an older snapshot that still waits is replaced, since sums are cumulative.
     pub(crate) fn push_aggregates(self: &Arc<Self>, snapshot: Arc<Collected>, environment: &Arc<Environment>) {
         let mut queue = lock(&self.queue);
@@ -209,9 +215,10 @@ impl Worker {
         self.guarded.stats(self.pending())
     }
 
-    /// Holds the queue still, for a fork.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, impl Sized> {
-        lock(&self.queue)
+    /// Holds the queue and the reporter still, for a fork.
+    pub(crate) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(lock(&self.queue)));
+        self.guarded.hold(held);
     }
 
     /// In a forked child: what was queued is the parent's, and its thread does not exist here.

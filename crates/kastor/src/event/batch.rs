@@ -181,7 +181,7 @@ impl<'a> Batch<'a> {
     /// own table asks with the number it knows so far.
     pub fn new_paths(&self, known: u32) -> impl Iterator<Item = (u32, Option<u32>, &'static str)> + use<> {
         (known..known_paths()).map(|index| {
-            let path = Path(index + 1);
+            let path = Path::at(index + 1);
             (path.0, path.parent().map(|parent| parent.0), path.name().text())
         })
     }

@@ -84,10 +84,7 @@ impl<'a> Metric<'a> {
 
     /// The path of the enclosing scope, if there is one.
     pub fn parent_scope(&self) -> Option<&'static str> {
-        if self.path.is_deeper() {
-            return Some(self.path.text());
-        }
-        self.path.parent().map(|parent| parent.text())
+        self.path.parent_text(self.depth)
     }
 
     /// Keys and values, as they were given.

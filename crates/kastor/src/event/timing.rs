@@ -73,8 +73,7 @@ impl<'a> Timing<'a> {
 
     /// The path of the enclosing scope.
     pub fn parent_scope(&self) -> Option<&'static str> {
-        let path = self.record.path();
-        if path.is_deeper() { Some(path.text()) } else { path.parent().map(|parent| parent.text()) }
+        self.record.path().parent_text(self.depth())
     }
 
     /// When it was opened: nanoseconds of the monotonic clock.

@@ -59,12 +59,18 @@ const RESERVED: u32 = 4;
 static TEXTS: Segments<&'static str> = Segments::new();
 static INDEX: Table = Table::new();
 static WRITER: Mutex<()> = Mutex::new(());
-/// How often a name was refused for lack of room.
+/// How often a name or path was refused for lack of room.
 static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
+/// How often a name was cut.
+static CUT: AtomicU64 = AtomicU64::new(0);
 
 /// The name for `text`, cut to 256 bytes at a character boundary.
 pub(crate) fn name(text: &str) -> Name {
-    let text = cut(text, MAX_NAME_BYTES);
+    let kept = cut(text, MAX_NAME_BYTES);
+    if kept.len() < text.len() {
+        CUT.fetch_add(1, Relaxed);
+    }
+    let text = kept;
     let key = hash(text.as_bytes());
     if let Some(id) = find(key, text) {
         return Name(id);
@@ -127,7 +133,12 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     state.max(1)
 }
 
-/// How many distinct names were folded into the overflow entry.
+/// How often a name was cut.
+pub(crate) fn cut_names() -> u64 {
+    CUT.load(Relaxed)
+}
+
+/// How often a name or path found no room and shared an overflow entry.
 pub(crate) fn overflowed() -> u64 {
     OVERFLOWED.load(Relaxed)
 }

@@ -62,6 +62,17 @@ impl Path {
         (parent != Path::ROOT).then_some(parent)
     }
 
+    /// The text of the enclosing path, for something at this depth: below the limits that is the same path again.
+    pub(crate) fn parent_text(self, depth: u32) -> Option<&'static str> {
+        if depth >= self.levels() { Some(self.text()) } else { self.parent().map(Path::text) }
+    }
+
+    /// The path that was made as the `index`th, from 1.
+    pub(crate) fn at(index: u32) -> Path {
+        let is_deeper = Path(index).name() == Name::DEEPER;
+        Path(if is_deeper { index | DEEPER_BIT } else { index })
+    }
+
     /// The last name.
     pub fn name(self) -> Name {
         self.entry().map_or(Name::NONE, |entry| entry.name)
@@ -132,6 +143,7 @@ fn intern(parent: Path, name: Name) -> Path {
     // The overflow path itself always has room.
     if (ENTRIES.len() >= MAX_PATHS || *total_bytes > MAX_TOTAL_TEXT_BYTES) && name != Name::OVERFLOW {
         drop(total_bytes);
+        super::OVERFLOWED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         return path(Path::ROOT, Name::OVERFLOW);
     }
     *total_bytes += u64::from(text_bytes);

@@ -2,9 +2,9 @@
 
 use std::{
     ptr,
-    sync::{
-        Once,
-        atomic::Ordering::{Acquire, Relaxed},
+    sync::atomic::{
+        AtomicBool,
+        Ordering::{Acquire, Relaxed},
     },
     thread::panicking,
 };
@@ -17,6 +17,7 @@ use crate::{
     dispatch, escape,
     name::{self, Name, Path, is_recommended},
     record::flag as record_flag,
+    reporter::log_contained,
     stack,
     thread::{Block, Frame, ItemBuffer, Lane, Part, block, flag, lane_flag},
     value::Value,
@@ -37,7 +38,8 @@ pub(super) fn is_wanted(site: &'static Callsite) -> bool {
     let current_wants = || {
         // SAFETY: lanes of this thread live until it ends.
         let lane = block(|t| current_lane(t).map(|lane| unsafe { &*lane }));
-        lane.is_some_and(|lane| lane.sink.wants(site.text()))
+        let Some(lane) = lane else { return false };
+        is_awake(lane) && (!site.is_scope() || lane.sink.wants(site.text()))
     };
     state == callsite::ON || (state == callsite::MIXED && current_wants())
 }
@@ -78,7 +80,7 @@ pub(crate) fn is_awake(lane: &Lane) -> bool {
         dispatch::ensure_running();
     }
     if flags & lane_flag::OFF != 0 {
-        lane.sink.refused();
+        lane.sink.refused_if_over();
     }
     flags & lane_flag::OFF == 0
 }
@@ -135,13 +137,16 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
 
 /// A dynamic name; in strict mode one without the recommended form is replaced, counted, and logged once.
 pub(crate) fn checked(lane: &Lane, text: &str) -> Name {
-    static LOGGED: Once = Once::new();
+    static LOGGED: AtomicBool = AtomicBool::new(false);
     if lane.sink.is_strict() && !is_recommended(text) {
         lane.sink.cut(1);
-        LOGGED.call_once(|| {
+        // The program's logger may come by here again.
+        if !LOGGED.swap(true, Relaxed) {
             let text = escape::escaped(name::cut(text, 64)).into_owned();
-            log::warn!(target: "kastor", "{text:?} is not a recommended name; it is recorded as (invalid_name)");
-        });
+            log_contained(|| {
+                log::warn!(target: "kastor", "{text:?} is not a recommended name; it is recorded as (invalid_name)");
+            });
+        }
         return Name::INVALID;
     }
     name::name(text)
@@ -172,7 +177,7 @@ fn close_frame(t: &Block, frame: &Frame, deep: Option<u32>, items: *mut ItemBuff
     let end = if flags & lane_flag::SLOW_CLOCK != 0 { lane.sink.ticks() } else { end };
     let is_off = flags & lane_flag::OFF != 0;
     if is_off {
-        lane.sink.refused();
+        lane.sink.refused_if_over();
     }
     if is_off || frame.has(flag::STAND_IN) || items.as_ref().is_some_and(|it| it.is_discarded) {
         return stack::close(t, frame);

@@ -237,7 +237,11 @@ pub fn open_in(telemetry: &Telemetry, site: &'static Callsite) -> Scope {
 /// Whether a scope of this callsite is to be opened in a given context.
 #[inline]
 pub fn is_on_in(telemetry: &Telemetry, site: &'static Callsite) -> bool {
-    telemetry.is_enabled() && site.state() != callsite::OFF
+    if !telemetry.is_enabled() {
+        telemetry.refuse();
+        return false;
+    }
+    site.state() != callsite::OFF
 }
 
 /// Opens the scope of a callsite in a given context, with attributes.
@@ -256,7 +260,11 @@ impl Telemetry {
     /// one without the recommended form is recorded as `(invalid_name)`.
     #[inline]
     pub fn scope(&self, name: &str) -> Scope {
-        if self.is_enabled() { open_named(self, name) } else { Scope::none() }
+        if self.is_enabled() {
+            return open_named(self, name);
+        }
+        self.refuse();
+        Scope::none()
     }
 }
 

@@ -143,7 +143,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // SAFETY: allocated in `with_len` as a box; the owner has forgotten every pointer into it (`stack::end`).
+        // SAFETY: allocated in `with_len` as a box; the owner has forgotten every pointer into it (`buffer::end_thread`).
         drop(unsafe { Box::from_raw(self.frames) });
     }
 }

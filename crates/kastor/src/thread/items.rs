@@ -158,9 +158,12 @@ impl ItemBuffer {
         }
     }
 
-    /// The first failure stands unless the program names another.
+    /// The last error type counts.
     pub(crate) fn fail(&mut self, error_type: &str) {
         self.is_failed = true;
+        if !self.has_room() {
+            return;
+        }
         let kept = cut(error_type, MAX_VALUE_BYTES);
         if !push_bytes(&mut self.words, Name::NONE, tag::ERROR, kept.as_bytes(), error_type.len()) {
             self.dropped += 1;

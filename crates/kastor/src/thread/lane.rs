@@ -16,6 +16,7 @@ use std::{
 
 use super::{Chunk, Thread};
 use crate::{
+    health::DropReason,
     name::Path,
     record,
     value::{MetricType, Value},
@@ -109,8 +110,11 @@ unsafe impl Send for Lane {}
 /// The chunk, and how far others have read it.
 pub(crate) struct Claim {
     pub(crate) chunk: Chunk,
-    /// Words from the chunk's start that were claimed.
-    pub(crate) claimed: usize,
+    /// Words from the chunk's start that were aggregated, and that were delivered: the latter never are ahead.
+    pub(crate) absorbed: usize,
+    pub(crate) delivered: usize,
+    /// Number of records between the two.
+    pub(crate) undelivered: u64,
     /// The thread's prefix when the chunk was begun.
     pub(crate) prefix: u64,
 }
@@ -205,6 +209,8 @@ pub(crate) trait Sink: Send + Sync {
     fn absorb(&self, part: Part<'_>) -> u64;
     /// Whether anyone takes deliveries.
     fn takes_deliveries(&self) -> bool;
+    /// Whether a delivery finds room, where reporters are to be waited for; without such, always.
+    fn has_room(&self) -> bool;
     /// Hands records on, or drops and counts them.
     fn deliver(&self, delivery: Delivery);
     /// Where a full queue may make the emitting thread wait: called without a lock held.
@@ -217,8 +223,10 @@ pub(crate) trait Sink: Send + Sync {
     fn duration_ns(&self, ticks: u64) -> u64;
     /// Puts a new metric cell into the lane, or finds it; opaque here, as in [`CellSlot`].
     fn cell(&self, lane: &Lane, wanted: &CellWanted<'_>) -> *const ();
-    /// An event came that the context no longer takes.
-    fn refused(&self);
+    /// An event came that the context cannot take, or no longer takes.
+    fn refused(&self, reason: DropReason);
+    /// The same, if that is because the context was shut down.
+    fn refused_if_over(&self);
     /// Values of an event were cut or left out.
     fn cut(&self, values: u32);
     /// The lane's thread ends: its metric cells leave.
@@ -263,7 +271,13 @@ impl Lane {
                 cells_len: AtomicU32::new(0),
                 context_id: sink.id(),
             },
-            claim: Mutex::new(Claim { chunk, claimed: 0, prefix: thread.prefix.load(Relaxed) }),
+            claim: Mutex::new(Claim {
+                chunk,
+                absorbed: 0,
+                delivered: 0,
+                undelivered: 0,
+                prefix: thread.prefix.load(Relaxed),
+            }),
             flows: AtomicU32::new(0),
             thread,
             sink,

@@ -8,7 +8,7 @@
 //! Block (thread-local)          Frame (32 bytes, per open scope)        Lane (per thread and context)
 //!   current ──────────────────▶   link ──▶ the scope around it            flags, position, end   the chunk's cursor
 //!   free    ──▶ unused frames     start, path, span, root                 cells                  metric cells
-//!   lane    ──▶ current lane      word = flags | lane | references        claim: Mutex<Claim>    the chunk itself
+//!   lane    ──▶ current lane      word = flags | lane                    claim: Mutex<Claim>    the chunk itself
 //! ```
 
 mod chunk;
