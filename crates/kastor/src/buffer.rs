@@ -127,6 +127,9 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
         }
         let lane =
             Arc::new(Lane::new(number, Chunk::with_words(MIN_CHUNK_WORDS), Arc::clone(thread), Arc::clone(sink)));
+        if t.waiting.get() > 0 {
+            lane.cursor.flags.fetch_or(lane_flag::DISORDER, Relaxed);
+        }
         let pointer = Arc::as_ptr(&lane);
         *lanes.get_mut(usize::from(number))? = pointer;
         lock(&thread.lanes).push(lane);
@@ -214,7 +217,7 @@ fn knows_flow(lane: &Lane, alias: u32) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn make_room(lane: &Lane, words: usize) {
-    lane.sink.wait_for_room();
+    let has_room = lane.sink.wait_for_room();
     let mut claim = lock(&lane.claim);
     absorb(lane, &mut claim);
     let capacity = claim.chunk.capacity();
@@ -223,7 +226,8 @@ pub(crate) fn make_room(lane: &Lane, words: usize) {
         let Claim { delivered: from, absorbed: used, prefix, undelivered: events, .. } = *claim;
         let flows = lane.flows.load(Relaxed) as usize * FLOW_WORDS;
         let chunk = std::mem::replace(&mut claim.chunk, take(wanted));
-        lane.sink.deliver(Delivery { chunk, from, used, flows, thread: Arc::clone(&lane.thread), prefix, events });
+        let thread = Arc::clone(&lane.thread);
+        lane.sink.deliver(Delivery { chunk, from, used, flows, thread, prefix, events }, has_room);
     } else if capacity != wanted {
         give_back(std::mem::replace(&mut claim.chunk, take(wanted)));
     }
@@ -252,7 +256,7 @@ pub(crate) fn publish(lane: &Lane) -> bool {
         return false;
     }
     let part = published(lane, &claim, claim.delivered);
-    lane.sink.deliver(Delivery::copied(part, claim.undelivered));
+    lane.sink.deliver(Delivery::copied(part, claim.undelivered), true);
     (claim.delivered, claim.undelivered) = (claim.absorbed, 0);
     true
 }
@@ -287,6 +291,17 @@ pub(crate) fn publish_all(of: impl Fn(&dyn Sink) -> bool) -> bool {
         lanes.iter().for_each(|lane| is_all &= publish(lane));
     }
     is_all
+}
+
+/// Records that were aggregated but wait in their lanes to be delivered.
+pub(crate) fn undelivered(of: &dyn Sink) -> u64 {
+    let mut events = 0;
+    for thread in threads() {
+        let lanes: Vec<Arc<Lane>> = lock(&thread.lanes).clone();
+        events +=
+            lanes.iter().filter(|lane| lane.sink.id() == of.id()).map(|it| lock(&it.claim).undelivered).sum::<u64>();
+    }
+    events
 }
 
 /// All threads that are set up.
@@ -388,6 +403,7 @@ fn end_thread(t: &Block) {
         make_room(lane, 0);
     }
     lock(&thread.lanes).clear();
+    stack::end_flows();
     t.current.set(&t.base);
     t.free.set(std::ptr::null());
     t.lanes.set(std::ptr::null());
@@ -419,7 +435,11 @@ fn report_unfinished(thread: &Thread, lanes: &[*const Lane]) {
         }
     }
     for (lane, front, mut items) in records {
-        write(lane, front, Some(&mut items));
+        let written = write(lane, front, Some(&mut items));
+        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+            let prefix = thread.prefix.load(Relaxed);
+            lane.sink.inline(Part { records: written.words(), flows: &front.flows(), thread: &lane.thread, prefix });
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc, Mutex, Weak,
-    atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*},
+    atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*, fence},
 };
 
 use crate::{
@@ -149,6 +149,11 @@ impl Callsite {
         }
         if known != 0 || self.cached_path.compare_exchange(0, path.0, Relaxed, Relaxed).is_ok() {
             self.cached_parent.store(parent, Release);
+            // Whoever changes the state does so before forgetting the parent: one of the two sees the other.
+            fence(SeqCst);
+            if self.state() != ON {
+                self.cached_parent.store(u32::MAX, Release);
+            }
         }
     }
 
@@ -200,6 +205,7 @@ pub(crate) fn refresh() {
         let state = decision(&voices, callsite);
         callsite.state.store(state, Release);
         if state != ON {
+            fence(SeqCst);
             callsite.cached_parent.store(u32::MAX, Release);
         }
         next = callsite.next.load(Relaxed);

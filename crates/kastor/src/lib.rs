@@ -96,7 +96,7 @@ pub use kastor_macros::scoped;
 pub mod __private {
     pub use crate::{
         callsite::{Callsite, Key},
-        metric::{Amount, event, event_in, is_metered, is_metered_in, record_dynamic, record_in, record_static},
+        metric::{Amount, event, event_in, record_dynamic, record_in, record_static},
         name::check_literal,
         scope,
         scope::{is_on, is_on_in, open, open_in, open_in_with, open_with},

@@ -72,13 +72,13 @@ macro_rules! histogram {
 /// thread read.
 #[macro_export]
 macro_rules! metric {
-    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event, is_metered, ()] [] $name, $value, []) };
-    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event, is_metered, ()] [] $name, $value, [$($attributes)+]) };
+    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event, is_on, ()] [] $name, $value, []) };
+    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event, is_on, ()] [] $name, $value, [$($attributes)+]) };
     ($telemetry:expr, $name:literal, $value:expr $(,)?) => {
-        $crate::metric!(@ [event_in, is_metered_in, ()] [&$telemetry,] $name, $value, [])
+        $crate::metric!(@ [event_in, is_on_in, ()] [&$telemetry,] $name, $value, [])
     };
     ($telemetry:expr, $name:literal, $value:expr, $($attributes:tt)+) => {
-        $crate::metric!(@ [event_in, is_metered_in, ()] [&$telemetry,] $name, $value, [$($attributes)+])
+        $crate::metric!(@ [event_in, is_on_in, ()] [&$telemetry,] $name, $value, [$($attributes)+])
     };
     (@ $call:tt [$($telemetry:tt)*] $name:literal, $value:expr, [$($attributes:tt)*]) => {
         $crate::__attributes!($call [$($telemetry)*] metric [$name, $crate::__private::Value::from($value)] []
@@ -148,15 +148,28 @@ macro_rules! __attributes {
         $crate::__attributes!($call $before $kind $name
             [$($done)* ($key, $crate::__private::Value::from($value))] $($($rest)*)?)
     };
-    ([$call:ident, $ask:ident, $off:expr] [$($before:tt)*] $kind:ident [$name:literal $(, $more:expr)?]
+    ([$call:ident, $ask:ident, $off:expr] [] $kind:ident [$name:literal $(, $more:expr)?]
         [$(($key:expr, $value:expr))*]) => {
         $crate::__on!([$off] {
             let callsite = $crate::__callsite!($kind, $name $(, $key)*);
             // The values are made within the call, so that temporaries in them live long enough.
-            if $crate::__private::$ask($($before)* callsite) {
-                $crate::__private::$call($($before)* callsite, $($more,)? &[$($value),*])
+            if $crate::__private::$ask(callsite) {
+                $crate::__private::$call(callsite, $($more,)? &[$($value),*])
             } else {
                 $off
+            }
+        })
+    };
+    ([$call:ident, $ask:ident, $off:expr] [$telemetry:expr,] $kind:ident [$name:literal $(, $more:expr)?]
+        [$(($key:expr, $value:expr))*]) => {
+        $crate::__on!([$off] match $telemetry {
+            telemetry => {
+                let callsite = $crate::__callsite!($kind, $name $(, $key)*);
+                if $crate::__private::$ask(telemetry, callsite) {
+                    $crate::__private::$call(telemetry, callsite, $($more,)? &[$($value),*])
+                } else {
+                    $off
+                }
             }
         })
     };
@@ -172,11 +185,11 @@ macro_rules! __record {
             || [$($crate::__private::Value::from($label)),*]))
     };
     ($type:ident [] $name:literal, $amount:expr, $($labels:tt)*) => {
-        $crate::__attributes!([record_dynamic, is_metered, ()] [] metric [$name, ($crate::__private::MetricType::$type,
+        $crate::__attributes!([record_dynamic, is_on, ()] [] metric [$name, ($crate::__private::MetricType::$type,
             $crate::__private::Amount::from($amount))] [] $($labels)*)
     };
     ($type:ident [$($telemetry:tt)+] $name:literal, $amount:expr, $($labels:tt)*) => {
-        $crate::__attributes!([record_in, is_metered_in, ()] [$($telemetry)+] metric [$name, ($crate::__private::MetricType::$type,
+        $crate::__attributes!([record_in, is_on_in, ()] [$($telemetry)+] metric [$name, ($crate::__private::MetricType::$type,
             $crate::__private::Amount::from($amount))] [] $($labels)*)
     };
 }

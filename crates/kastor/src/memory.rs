@@ -17,7 +17,7 @@ use crate::{
     escape::{escaped, push_json, push_json_number},
     event::{Attributes, Metric, MetricType, Timing},
     reporter::Reporter,
-    sync::lock,
+    sync::{Held, lock},
     value::Value,
 };
 
@@ -154,6 +154,10 @@ impl fmt::Debug for SimpleReporter {
 }
 
 impl Reporter for SimpleReporter {
+    fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(lock(&self.state)));
+    }
+
     fn record_timing(&self, event: &Timing<'_>) {
         let seconds = |ns| OwnedValue::F64(Duration::from_nanos(ns).as_secs_f64());
         let built_in = [

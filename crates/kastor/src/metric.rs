@@ -19,7 +19,7 @@ use crate::{
     context::{Telemetry, current_lane},
     name::{Name, Path, name, path},
     record::{self, flag as record_flag},
-    scope::{checked, deliver_inline, fill, is_awake, is_on},
+    scope::{checked, deliver_inline, fill, is_awake},
     stack,
     sync::lock,
     thread::{Block, Call, CellWanted, Cursor, Frame, ItemBuffer, Lane, block, flag, lane_flag},
@@ -102,22 +102,6 @@ pub fn record_static<'v, const N: usize>(
     }
 }
 
-/// Whether a metric of this callsite is to be recorded: only then are its values made.
-#[inline(always)]
-pub fn is_metered(site: &'static Callsite) -> bool {
-    is_on(site)
-}
-
-/// The same in a given context.
-#[inline]
-pub fn is_metered_in(telemetry: &Telemetry, site: &'static Callsite) -> bool {
-    if !telemetry.is_enabled() {
-        telemetry.refuse();
-        return false;
-    }
-    site.state() != callsite::OFF
-}
-
 /// Records into the series of a callsite with labels that are made at run time.
 #[inline(always)]
 pub fn record_dynamic<const N: usize>(
@@ -185,6 +169,12 @@ fn current_path(t: &Block) -> u32 {
     unsafe { &*t.current.get() }.path.load(Relaxed)
 }
 
+/// The path that a metric is under; zero before the thread is set up.
+fn path_here(t: &Block) -> Path {
+    // SAFETY: null before the thread is set up, else the base or an open frame.
+    unsafe { t.current.get().as_ref() }.map_or(Path::ROOT, stack::path_below)
+}
+
 /// The cell in the slot `index` of the current lane, if that remembers one for `key`.
 #[inline(always)]
 fn remembered(t: &Block, index: u32, key: impl FnOnce() -> u32) -> Option<&Cell> {
@@ -245,8 +235,8 @@ fn record_items(
     labels: &ItemBuffer,
     is_remembered: bool,
 ) {
-    let parent = Path(current_path(t));
-    let slot = is_remembered.then_some((site.index(), parent.0));
+    let parent = path_here(t);
+    let slot = is_remembered.then(|| (site.index(), current_path(t)));
     let path = path(parent, site.name());
     let wanted = CellWanted { path, metric_type, labels: labels.items(), slot };
     record_in_lane(t, lane, &wanted, stack::levels(t), amount);
@@ -392,9 +382,11 @@ fn write_filled(t: &Block, cursor: &Cursor, site: &Callsite, word: u64, value_fl
 
 /// The path of a callsite's metric under the current scope; the callsite remembers the first.
 fn remembered_path(t: &Block, site: &'static Callsite) -> Path {
-    let parent = Path(current_path(t));
+    let parent = path_here(t);
     let path = path(parent, site.name());
-    site.remember(parent.0, path);
+    if parent.0 == current_path(t) {
+        site.remember(parent.0, path);
+    }
     path
 }
 
@@ -465,7 +457,7 @@ impl Telemetry {
     pub fn metric<'v>(&self, metric: &str, value: impl Into<Value<'v>>, attributes: &[(&str, Value<'_>)]) {
         block(|t| {
             let Some(lane) = lane(t, Some(self), None) else { return };
-            let path = path(Path(current_path(t)), checked(lane, metric));
+            let path = path(path_here(t), checked(lane, metric));
             write_event(t, lane, path, value.into(), |items| {
                 attributes.iter().for_each(|(key, value)| items.attribute(name(key), value));
             });
@@ -556,7 +548,7 @@ impl Handle {
     fn new(telemetry: &Telemetry, metric: &str, metric_type: MetricType, labels: &[(&str, Value<'_>)]) -> Self {
         let bound = block(|t| {
             let lane = lane(t, Some(telemetry), None)?;
-            let path = path(Path(current_path(t)), checked(lane, metric));
+            let path = path(path_here(t), checked(lane, metric));
             with_items(t, &[], &[], |items| {
                 labels.iter().for_each(|(key, value)| items.attribute(name(key), value));
                 let index = lock(&FREE_SLOTS).pop().unwrap_or_else(callsite::next_index);

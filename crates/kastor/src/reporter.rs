@@ -6,7 +6,6 @@
 
 use std::{
     any::type_name,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -19,7 +18,7 @@ use crate::{
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
     health::{DropReason, Drops, Ledger, ReporterStats},
-    sync::{Held, lock},
+    sync::{Held, contained, drop_contained, lock},
 };
 
 /// Receives the events of the contexts it was given to.
@@ -152,6 +151,11 @@ impl Deadline {
         Self { at_ns: now_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)) }
     }
 
+    /// The later of two.
+    pub(crate) fn later(self, other: Self) -> Self {
+        Self { at_ns: self.at_ns.max(other.at_ns) }
+    }
+
     /// Time left; zero once it has passed.
     pub fn remaining(&self) -> Duration {
         Duration::from_nanos(self.at_ns.saturating_sub(now_ns()))
@@ -172,7 +176,8 @@ const LONGEST_SUSPENSION: Duration = Duration::from_secs(300);
 
 /// A reporter behind its boundary.
 pub struct Guarded {
-    reporter: Box<dyn Reporter>,
+    /// Always there, but for the moment of its end.
+    reporter: Option<Box<dyn Reporter>>,
     name: &'static str,
     ledger: Ledger,
     failures: AtomicU64,
@@ -185,7 +190,7 @@ pub struct Guarded {
 impl Guarded {
     pub(crate) fn new<R: Reporter>(reporter: R) -> Self {
         Self {
-            reporter: Box::new(reporter),
+            reporter: Some(Box::new(reporter)),
             name: type_name::<R>(),
             ledger: Ledger::default(),
             failures: AtomicU64::new(0),
@@ -200,7 +205,12 @@ impl Guarded {
     }
 
     pub(crate) fn prefers_batches(&self) -> bool {
-        catch_unwind(AssertUnwindSafe(|| self.reporter.prefers_batches())).unwrap_or(false)
+        contained(|| self.reporter.as_ref().is_some_and(|reporter| reporter.prefers_batches())).unwrap_or_else(
+            |panic| {
+                drop_contained(panic);
+                false
+            },
+        )
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -247,7 +257,12 @@ impl Guarded {
             failures: self.failures.load(Relaxed),
             is_suspended: self.suspended_until_ns.load(Relaxed) != 0,
         };
-        if let Ok(Some(own)) = catch_unwind(AssertUnwindSafe(|| self.reporter.accounts())) {
+        let own =
+            contained(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts())).unwrap_or_else(|panic| {
+                drop_contained(panic);
+                None
+            });
+        if let Some(own) = own {
             // What it accepted is delivered only when the reporter itself says so.
             delivered = own.delivered;
             own.dropped.iter().for_each(|(reason, count)| dropped.add(reason, count));
@@ -265,7 +280,9 @@ impl Guarded {
     /// Holds the reporter still, for a fork.
     pub(crate) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(lock(&self.suspensions)));
-        self.reporter.hold_for_fork(held);
+        if let Some(reporter) = &self.reporter {
+            reporter.hold_for_fork(held);
+        }
     }
 
     /// Forgets the past, in a forked child.
@@ -281,7 +298,8 @@ impl Guarded {
             self.ledger.dropped(DropReason::ReporterSuspended, events);
             return false;
         }
-        match catch_unwind(AssertUnwindSafe(|| f(&*self.reporter))) {
+        let Some(reporter) = &self.reporter else { return false };
+        match contained(|| f(&**reporter)) {
             Ok(Ok(())) => {
                 if delivered > 0 {
                     self.ledger.delivered(delivered);
@@ -294,10 +312,7 @@ impl Guarded {
             Ok(Err(error)) => self.fail(events, &error.to_string()),
             Err(panic) => {
                 let fails = self.fail(events, &panic_text(&*panic));
-                // A payload whose own destructor panics must not get out either.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                    std::mem::forget(again);
-                }
+                drop_contained(panic);
                 fails
             }
         }
@@ -316,7 +331,7 @@ impl Guarded {
         self.failures_in_a_row.store(0, Relaxed);
         if self.suspended_until_ns.swap(0, Relaxed) != 0 {
             *lock(&self.suspensions) = 0;
-            log::warn!(target: "kastor", "reporter {} works again", self.name);
+            log_contained(|| log::warn!(target: "kastor", "reporter {} works again", self.name));
         }
     }
 
@@ -332,8 +347,8 @@ impl Guarded {
             *suspensions += 1;
             self.suspended_until_ns.store(now_ns().saturating_add(pause.as_nanos() as u64).max(1), Relaxed);
         }
-        // The first three, then each time the count has doubled.
-        if failures <= 3 || failures.is_power_of_two() {
+        // The first three, then each time the count has doubled, and when it is left out.
+        if failures <= 3 || failures.is_power_of_two() || in_a_row == FAILURES_UNTIL_SUSPENDED {
             let why = crate::escape::escaped(why);
             let suspended = if in_a_row >= FAILURES_UNTIL_SUSPENDED { "; it is left out for a while" } else { "" };
             log_contained(|| {
@@ -344,10 +359,19 @@ impl Guarded {
     }
 }
 
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let reporter = self.reporter.take();
+        if let Err(panic) = contained(|| drop(reporter)) {
+            drop_contained(panic);
+        }
+    }
+}
+
 /// The program's logger may panic too.
 pub(crate) fn log_contained(f: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
-        std::mem::forget(panic);
+    if let Err(panic) = contained(f) {
+        drop_contained(panic);
     }
 }
 

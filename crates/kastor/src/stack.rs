@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     marker::PhantomData,
+    mem::ManuallyDrop,
     sync::{
         Arc, Mutex,
         atomic::{
@@ -35,8 +36,8 @@ use crate::{
 const SEGMENT: usize = 64;
 
 thread_local! {
-    /// The owner's cold half: reached on set-up, with foreign flows, and when the thread ends.
-    static FLOWS: RefCell<Vec<Flow>> = const { RefCell::new(Vec::new()) };
+    /// What aliases stand for. Without a destructor, because the end of the thread still needs it, and clears it.
+    static FLOWS: RefCell<ManuallyDrop<Vec<Flow>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Pushes `frame`, which is unused, under `parent`, which is current. The caller sets the start.
@@ -82,12 +83,7 @@ pub(crate) fn close(t: &Block, frame: &Frame) {
         pop(t, frame);
         unwind(t);
     } else {
-        frame.set(flag::CLOSED);
-        if frame.has(flag::ORPHAN) {
-            free_orphans(t);
-        } else {
-            wait_for_children(t);
-        }
+        wait_for_children(t, frame);
     }
 }
 
@@ -106,16 +102,27 @@ fn unwind(t: &Block) {
         if frame.has(flag::DEEPER) {
             t.deep_levels.set(t.deep_levels.get().wrapping_sub(1));
         }
-        pop(t, frame);
+        let link = frame.link.get();
+        free(t, frame);
+        t.current.set(link);
     }
 }
 
-/// From now on closing looks for closed scopes below.
-fn wait_for_children(t: &Block) {
+/// Closes a frame that is not current: it stays until it becomes so, and until then closing looks for it.
+fn wait_for_children(t: &Block, frame: &Frame) {
+    frame.set(flag::CLOSED);
     t.waiting.set(t.waiting.get() + 1);
     if t.waiting.get() == 1 {
         set_disorder(t, true);
     }
+}
+
+/// Makes a frame unused, and forgets what its alias stood for.
+fn free(t: &Block, frame: &Frame) {
+    if frame.has(flag::STAND_IN) && frame.has(flag::FOREIGN) {
+        remove_flow(frame.root.get());
+    }
+    release(t, frame);
 }
 
 fn set_disorder(t: &Block, is_disorder: bool) {
@@ -129,46 +136,10 @@ fn set_disorder(t: &Block, is_disorder: bool) {
     }
 }
 
-thread_local! {
-    /// Chains that were left open when what they were opened under was left; freed together, once all are closed.
-    static ORPHANS: RefCell<Vec<Vec<*const Frame>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Notes the chain from `innermost` down to the stand-in it was opened under.
-fn orphan(innermost: *const Frame, stand_in: &Frame) {
-    let (mut chain, mut at) = (vec![std::ptr::from_ref(stand_in)], innermost);
-    while !std::ptr::eq(at, stand_in) {
-        // SAFETY: an open chain: links lead from frame to frame in place, down to the stand-in.
-        let frame = unsafe { &*at };
-        frame.set(flag::ORPHAN);
-        chain.push(at);
-        at = frame.link.get();
-    }
-    stand_in.set(flag::CLOSED);
-    let _ = ORPHANS.try_with(|orphans| orphans.borrow_mut().push(chain));
-}
-
-fn free_orphans(t: &Block) {
-    // SAFETY: orphans stay in place until they are freed here.
-    let is_closed = |frame: &*const Frame| unsafe { &**frame }.has(flag::CLOSED);
-    let free = |orphans: &RefCell<Vec<Vec<*const Frame>>>| {
-        orphans.borrow_mut().retain(|chain| {
-            let is_over = chain.iter().all(is_closed);
-            if is_over {
-                // SAFETY: as above.
-                chain.iter().for_each(|frame| free_stand_in(t, unsafe { &**frame }));
-            }
-            !is_over
-        });
-    };
-    let _ = ORPHANS.try_with(free);
-}
-
-fn free_stand_in(t: &Block, frame: &Frame) {
-    if frame.has(flag::STAND_IN) && frame.has(flag::FOREIGN) {
-        remove_flow(frame.root.get());
-    }
-    release(t, frame);
+/// The path that a child of this frame is under; none known to the hot paths below a stand-in for nothing.
+pub(crate) fn path_below(frame: &Frame) -> Path {
+    let path = Path(frame.path.load(Relaxed));
+    if path == Path::NOWHERE { Path::ROOT } else { path }
 }
 
 /// Number of scopes that are open in the current flow, the current one included.
@@ -192,19 +163,22 @@ pub(crate) fn free_frame<'t>(t: &'t Block, thread: &Thread) -> &'t Frame {
 
 /// What the alias of a foreign root or parent stands for.
 pub(crate) fn flow(alias: u32) -> Option<Flow> {
-    let find = |flows: &RefCell<Vec<Flow>>| flows.borrow().iter().rev().find(|flow| flow.alias == alias).copied();
-    FLOWS.try_with(find).unwrap_or(None)
+    FLOWS.with(|flows| flows.borrow().iter().rev().find(|flow| flow.alias == alias).copied())
 }
 
 /// Lets an alias stand for foreign ids on this thread.
 pub(crate) fn add_flow(flow: Flow) {
-    // During the thread's teardown there is no table any more: ids are then this thread's own.
-    let _ = FLOWS.try_with(|flows| flows.borrow_mut().push(flow));
+    FLOWS.with(|flows| flows.borrow_mut().push(flow));
 }
 
 /// Forgets an alias.
 pub(crate) fn remove_flow(alias: u32) {
-    let _ = FLOWS.try_with(|flows| flows.borrow_mut().retain(|flow| flow.alias != alias));
+    FLOWS.with(|flows| flows.borrow_mut().retain(|flow| flow.alias != alias));
+}
+
+/// Forgets all aliases, at the end of the thread.
+pub(crate) fn end_flows() {
+    FLOWS.with(|flows| drop(std::mem::take(&mut **flows.borrow_mut())));
 }
 
 /// The ids of a frame: its trace's, its own, and whether it was sampled.
@@ -282,22 +256,25 @@ impl Carrier {
         TraceParent::new(self.trace_id, self.span_id, self.is_sampled)
     }
 
-    /// Makes the carried scope current through a stand-in; without one the flow starts anew, at the base.
+    /// Makes the carried scope current through a stand-in.
     pub(crate) fn enter(&self, t: &Block, thread: &Thread, flags: u32) -> Entered {
         let entered = Entered { stand_in: std::ptr::null(), previous: t.current.get(), levels: t.deep_levels.get() };
-        if !self.is_some() {
-            t.current.set(&t.base);
-            return entered;
-        }
         let frame = free_frame(t, thread);
+        // Nothing carried: the stand-in has a path of its own, which no hot path knows, and the cold ones know as none.
+        let path = if self.is_some() { self.path } else { Path::NOWHERE };
         // SAFETY: `current` is the base or a frame in place.
-        push(t, frame, unsafe { &*entered.previous }, self.path, 0);
-        let alias = frame.span.load(Relaxed);
-        let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
+        push(t, frame, unsafe { &*entered.previous }, path, 0);
         frame.start.store(0, Relaxed);
-        frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled | flags);
-        frame.root.set(alias);
-        add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
+        if self.is_some() {
+            let alias = frame.span.load(Relaxed);
+            let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
+            frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled | flags);
+            frame.root.set(alias);
+            add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
+        } else {
+            frame.word.set(flag::STAND_IN);
+            frame.span.store(0, Relaxed);
+        }
         t.deep_levels.set(self.levels);
         Entered { stand_in: frame, ..entered }
     }
@@ -312,7 +289,6 @@ impl fmt::Debug for Carrier {
 /// A flow that was entered on this thread, with what to go back to.
 #[derive(Clone, Copy)]
 pub(crate) struct Entered {
-    /// Null where the flow started anew.
     pub(crate) stand_in: *const Frame,
     pub(crate) previous: *const Frame,
     pub(crate) levels: u32,
@@ -322,13 +298,17 @@ impl Entered {
     /// Nothing was entered: the thread is ending.
     pub(crate) const NOWHERE: Entered = Entered { stand_in: std::ptr::null(), previous: std::ptr::null(), levels: 0 };
 
-    /// Goes back, and gives the stand-in up. What is still open under it is orphaned.
+    /// Goes back and gives the stand-in up. Where scopes under it are still open, as when any scope is closed before its
+    /// children, they stay current, and going back waits for them.
     pub(crate) fn leave(self, t: &Block) {
-        let innermost = t.current.get();
-        self.go_back(t);
-        // SAFETY: null, or pushed by `enter` and given up only here.
-        let Some(stand_in) = (unsafe { self.stand_in.as_ref() }) else { return };
-        if std::ptr::eq(innermost, stand_in) { free_stand_in(t, stand_in) } else { orphan(innermost, stand_in) }
+        // SAFETY: pushed by whoever made this, and given up only here.
+        let stand_in = unsafe { &*self.stand_in };
+        if std::ptr::eq(t.current.get(), stand_in) {
+            self.go_back(t);
+            free(t, stand_in);
+        } else {
+            wait_for_children(t, stand_in);
+        }
     }
 
     /// The same, if nothing was left open and nothing was closed meanwhile.

@@ -5,7 +5,11 @@
 //! into one.
 
 pub(crate) use std::sync::atomic;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Makes a function `const`. In a model it does not: loom's atomics cannot be made at compile time.
 macro_rules! constant {
@@ -22,6 +26,18 @@ pub(crate) const fn null_pointers<T, const N: usize>() -> [atomic::AtomicPtr<T>;
 #[inline]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls user code that may panic; none if it did. What a panic carries is dropped with the same care.
+pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Drops what a panic carried, whose own destructor may panic.
+pub(crate) fn drop_contained(panic: Box<dyn Any + Send>) {
+    if let Err(again) = contained(|| drop(panic)) {
+        std::mem::forget(again);
+    }
 }
 
 /// Anything that is kept for a while, a lock above all.

@@ -13,10 +13,12 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
-    panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::name::{Name, cut};
+use crate::{
+    name::{Name, cut},
+    sync::{contained, drop_contained},
+};
 
 /// Bytes of one value that are kept.
 pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
@@ -327,14 +329,17 @@ fn push_rare(words: &mut Vec<u64>, key: Name, value: &Value<'_>) -> bool {
             let kept = bytes.get(..MAX_VALUE_BYTES).unwrap_or(bytes);
             return push_bytes(words, key, tag::BYTES, kept, bytes.len());
         }
-        Value::Display(value) => catch_unwind(AssertUnwindSafe(|| write!(text, "{value}"))),
-        Value::Debug(value) => catch_unwind(AssertUnwindSafe(|| write!(text, "{value:?}"))),
-        other => catch_unwind(AssertUnwindSafe(|| write!(text, "{other}"))),
+        Value::Display(value) => contained(|| write!(text, "{value}")),
+        Value::Debug(value) => contained(|| write!(text, "{value:?}")),
+        other => contained(|| write!(text, "{other}")),
     };
     match printed {
         // An implementation may report an error of its own; what it printed so far is kept.
         Ok(_) => push_bytes(words, key, tag::STR, text.text.as_bytes(), text.text.len()) && text.whole,
-        Err(_) => push_bytes(words, key, tag::STR, b"(panicked)", 10),
+        Err(panic) => {
+            drop_contained(panic);
+            push_bytes(words, key, tag::STR, b"(panicked)", 10)
+        }
     }
 }
 

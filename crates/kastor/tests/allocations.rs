@@ -4,7 +4,6 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     sync::{Arc, Condvar, Mutex},
-    time::Duration,
 };
 
 use kastor::{
@@ -45,9 +44,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Only ever an upper bound: nothing waits this long unless it is broken.
-const LONG: Duration = Duration::from_secs(60);
-
 /// Does nothing, inline or in batches.
 #[derive(Clone, Default)]
 struct Quiet;
@@ -68,8 +64,11 @@ fn allocations(times: u64, operation: impl Fn(u64)) -> u64 {
     ALLOCATIONS.with(Cell::get) - before
 }
 
+/// One kind of recording, with its name; it is told its number.
+type Operation<'a> = (&'static str, Box<dyn Fn(u64) + 'a>);
+
 /// Everything that is recorded without allocating, each by itself.
-fn operations<'a>(tele: &'a Telemetry, text: &'a str) -> Vec<(&'static str, Box<dyn Fn(u64) + 'a>)> {
+fn operations<'a>(tele: &'a Telemetry, text: &'a str) -> Vec<Operation<'a>> {
     let counter = tele.counter("handle", &[("kind", "bound".into())]);
     let (level, size) = (tele.gauge("level_handle", &[]), tele.histogram("size_handle", &[]));
     vec![
@@ -132,22 +131,29 @@ fn found(tele: &Telemetry, allowed: impl Fn(&str) -> u64) -> Vec<(&'static str, 
     let _current = tele.override_current();
     // Made once: what the program itself allocates for its names is the program's.
     let text = String::from("made_at_run_time");
-    let count = |(what, operation): (&'static str, Box<dyn Fn(u64) + '_>)| (what, allocations(TIMES, operation));
+    let count = |(what, operation): Operation<'_>| (what, allocations(TIMES, operation));
     let counts: Vec<_> = operations(tele, &text).into_iter().map(count).collect();
     println!("{counts:?}");
     counts.into_iter().filter(|(what, count)| *count > allowed(what)).collect()
 }
 
-#[test]
-#[cfg_attr(miri, ignore = "too much for an interpreter")]
-fn without_a_reporter_nothing_is_ever_allocated() {
-    assert_eq!(found(&Telemetry::builder().build(), |_| 0), []);
-}
+/// Not one in thousands of operations: a distribution grows when a duration is of a size never seen before, which is a
+/// few times in the life of a path however often it is run.
+const RARELY: u64 = 16;
 
 #[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]
-fn with_an_inline_reporter_nothing_is_ever_allocated() {
-    assert_eq!(found(&Telemetry::builder().reporter(Quiet).build(), |_| 0), []);
+fn without_a_reporter_nothing_is_allocated() {
+    assert_eq!(found(&Telemetry::builder().build(), |_| RARELY), []);
+}
+
+/// A scope under a carrier that was attached hands inline reporters a table of what its ids stand for: for each of the
+/// two here, one allocation.
+#[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
+fn with_an_inline_reporter_nothing_is_allocated() {
+    let allowed = |what: &str| if what == "carried scope" { 2 * TIMES + RARELY } else { RARELY };
+    assert_eq!(found(&Telemetry::builder().reporter(Quiet).build(), allowed), []);
 }
 
 /// A full chunk leaves for the queue, and the next may have to be made: one allocation in 500 operations at most. An
@@ -163,7 +169,7 @@ fn with_a_background_reporter_at_most_a_chunk_is_allocated_in_500_operations() {
         _ => 1,
     };
     let tele = Telemetry::builder().reporter(background(Quiet)).build();
-    assert_eq!(found(&tele, |what| TIMES / 500 * records(what)), []);
+    assert_eq!(found(&tele, |what| TIMES / 500 * records(what) + RARELY), []);
 }
 
 #[test]

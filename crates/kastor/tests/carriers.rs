@@ -246,6 +246,24 @@ fn whatever_the_order_of_the_guards_nothing_is_left_when_all_are_gone() {
 }
 
 #[test]
+fn guards_of_nothing_may_go_in_any_order_too() {
+    let (tele, seen) = context();
+    let [a] = carriers(&tele, &seen, ["a"]);
+    for kinds in [[Carrier::NONE, Carrier::NONE], [a, Carrier::NONE], [Carrier::NONE, a]] {
+        let own = scope!(tele, "own");
+        let [first, second] = kinds.map(|it| it.attach());
+        let expected = if kinds[1].is_some() { "a" } else { "" };
+        assert_eq!(place(&tele, &seen), expected);
+        drop(first);
+        assert_eq!(place(&tele, &seen), expected, "the newest guard that is left decides");
+        drop(second);
+        assert_eq!(place(&tele, &seen), "own");
+        drop(own);
+        assert_eq!(place(&tele, &seen), "");
+    }
+}
+
+#[test]
 fn a_scope_may_outlive_the_guard_under_which_it_was_opened() {
     let (tele, seen) = context();
     let [a] = carriers(&tele, &seen, ["a"]);

@@ -173,7 +173,9 @@ fn spin(at_least: Duration) {
     }
 }
 
-fn real_clocks() -> [(&'static str, fn(Builder) -> Builder); 2] {
+type Choice = fn(Builder) -> Builder;
+
+fn real_clocks() -> [(&'static str, Choice); 2] {
     [("counter", |builder| builder), ("system", |builder| builder.system_clock())]
 }
 

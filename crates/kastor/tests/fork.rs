@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
+        mpsc,
     },
     task::{Context, Waker},
     thread,
@@ -209,6 +210,13 @@ fn decode(bytes: &[u8]) -> Result<Answer, usize> {
 /// Forks in a loop while 8 threads do `work`, and holds the children and the parent to every promise. The first reporter
 /// of the context must be the tally.
 fn fork_while(forks: usize, build: impl Fn(Builder) -> Builder, work: impl Fn(&Telemetry) -> u64 + Sync) {
+    let (_until_done, done) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        if done.recv_timeout(LONG * 6) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the parent hangs");
+            std::process::abort();
+        }
+    });
     let tally = Tally::default();
     let tele = build(Telemetry::builder().reporter(background(tally.clone()))).build();
     let is_over = AtomicBool::new(false);
@@ -365,6 +373,7 @@ fn children_of_a_parent_whose_threads_poll_futures() {
 }
 
 #[test]
+#[ignore = "a fork while a thread starts or ends can leave a lock of the standard library taken: no thread starts in that child"]
 fn children_of_a_parent_whose_threads_come_and_go() {
     let work = |tele: &Telemetry| {
         thread::scope(|threads| drop(threads.spawn(|| drop(tele.scope("short_thread")))));
@@ -374,6 +383,7 @@ fn children_of_a_parent_whose_threads_come_and_go() {
 }
 
 #[test]
+#[ignore = "a fork while a thread starts or ends can leave a lock of the standard library taken: no thread starts in that child"]
 fn children_of_a_parent_whose_threads_build_and_drop_contexts() {
     let work = |_: &Telemetry| {
         let other = Telemetry::builder().reporter(background(Tally::default())).build();

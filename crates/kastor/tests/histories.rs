@@ -79,13 +79,6 @@ struct Open {
     serial: usize,
 }
 
-/// The scopes that were opened under one attached carrier, by serial number, the outermost first.
-struct Flow {
-    under: Place,
-    guard: Option<Attached>,
-    inside: Vec<(usize, Place)>,
-}
-
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
     scope: Open,
@@ -101,7 +94,10 @@ struct History<'a> {
     is_on: [bool; 2],
     is_quiet: bool,
     overrides: Vec<(Override, Option<usize>)>,
-    flows: Vec<Flow>,
+    /// Everything that is open or attached, by serial number, the outermost first. Whatever ends first, the last that is
+    /// left is current.
+    chain: Vec<(usize, Place)>,
+    guards: Vec<(usize, Attached)>,
     open: Vec<Open>,
     tasks: Vec<Task>,
     serial: usize,
@@ -112,14 +108,11 @@ struct History<'a> {
 
 impl History<'_> {
     fn current(&self) -> Place {
-        let flow = self.flows.last().unwrap();
-        flow.inside.last().map_or_else(|| flow.under.clone(), |it| it.1.clone())
+        self.chain.last().map_or(NOWHERE, |it| it.1.clone())
     }
 
     fn close_in_model(&mut self, open: &Open, error: Option<&'static str>, is_discarded: bool) {
-        for flow in &mut self.flows {
-            flow.inside.retain(|it| it.0 != open.serial);
-        }
+        self.chain.retain(|it| it.0 != open.serial);
         if self.is_on[open.context] && !is_discarded {
             let Place { path, carrier, .. } = &open.place;
             let ids = (carrier.trace_id(), carrier.span_id());
@@ -166,7 +159,7 @@ impl History<'_> {
         if let (Some(context), true) = (context, is_on) {
             let mut open = self.opened(&parent, name, context, handle.carrier());
             open.handle = Some(handle);
-            self.flows.last_mut().unwrap().inside.push((open.serial, open.place.clone()));
+            self.chain.push((open.serial, open.place.clone()));
             self.open.push(open);
         }
     }
@@ -219,15 +212,18 @@ impl History<'_> {
             under = Place { carrier: Carrier::from_trace_parent(&parent), ..NOWHERE };
         }
         self.log.push(format!("attach {under:?}", under = under.carrier));
-        let guard = Some(under.carrier.attach());
-        self.flows.push(Flow { under, guard, inside: Vec::new() });
+        self.serial += 1;
+        self.guards.push((self.serial, under.carrier.attach()));
+        self.chain.push((self.serial, under));
     }
 
     fn detach(&mut self) {
-        if self.flows.len() > 1 {
-            let at = if self.any_order { 1 + self.random.below(self.flows.len() - 1) } else { self.flows.len() - 1 };
-            self.log.push(format!("detach {at} of {}", self.flows.len() - 1));
-            drop(self.flows.remove(at).guard);
+        if let Some(newest) = self.guards.len().checked_sub(1) {
+            let at = if self.any_order { self.random.below(newest + 1) } else { newest };
+            self.log.push(format!("detach {at} of {newest}"));
+            let (serial, guard) = self.guards.remove(at);
+            drop(guard);
+            self.chain.retain(|it| it.0 != serial);
         }
     }
 
@@ -359,7 +355,7 @@ impl History<'_> {
             self.poll_task(true);
         }
         self.open.sort_by_key(|it| it.handle.is_some());
-        while self.open.last().is_some_and(|it| it.handle.is_some()) || self.flows.len() > 1 {
+        while self.open.last().is_some_and(|it| it.handle.is_some()) || !self.guards.is_empty() {
             match self.random.below(3) {
                 0 => self.detach(),
                 _ if self.open.last().is_some_and(|it| it.handle.is_some()) => {
@@ -388,7 +384,8 @@ fn live(contexts: &[Telemetry; 2], seed: u64, any_order: bool, carriers: &mut Ve
         is_on: [true; 2],
         is_quiet: false,
         overrides: Vec::new(),
-        flows: vec![Flow { under: NOWHERE, guard: None, inside: Vec::new() }],
+        chain: Vec::new(),
+        guards: Vec::new(),
         open: Vec::new(),
         tasks: Vec::new(),
         serial: 0,

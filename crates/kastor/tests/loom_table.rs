@@ -123,7 +123,25 @@ fn a_reader_of_the_array_sees_whole_entries_and_no_others() {
     });
 }
 
-/// While `key` is interned, a reader looks for what was there before, and for what comes.
+#[test]
+fn a_reader_that_sees_a_key_sees_the_id_that_belongs_to_it() {
+    loom::model(|| {
+        let table: &'static Table = Box::leak(Box::new(Table::new()));
+        table.insert(1, 9);
+        let reader = thread::spawn(|| {
+            let check = |id| {
+                assert_eq!(id, 5, "half an entry");
+                true
+            };
+            assert!(table.find(7, check).is_none_or(|id| id == 5));
+        });
+        table.insert(7, 5);
+        reader.join().unwrap();
+        assert_eq!((table.find(1, |_| true), table.find(7, |_| true)), (Some(9), Some(5)));
+    });
+}
+
+/// While `new` is interned, a reader looks for what was there before, and for what comes.
 fn while_interned(known: &'static [(u64, u32)], new: (u64, u32), missing: (u64, u32)) {
     loom::model(move || {
         let names = Names::leaked(known);

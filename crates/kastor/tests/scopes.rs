@@ -13,6 +13,9 @@ use kastor::{Link, MockClock, Outcome, OwnedValue, Reporter, SimpleReporter, Tel
 
 const MS: Duration = Duration::from_millis(1);
 
+/// A point event: name, Unix time, attributes.
+type Happened = (String, u64, Vec<(String, OwnedValue)>);
+
 /// What an inline reporter saw of one scope.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Closed {
@@ -26,7 +29,7 @@ struct Closed {
     unix: [u64; 2],
     error: Option<String>,
     attributes: Vec<(String, OwnedValue)>,
-    events: Vec<(String, u64, Vec<(String, OwnedValue)>)>,
+    events: Vec<Happened>,
     links: Vec<Link>,
     ids: (u128, u64, Option<u64>),
 }

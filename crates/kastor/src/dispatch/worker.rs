@@ -70,6 +70,8 @@ struct Queue {
     flushes_asked: u64,
     flush_by: Option<Deadline>,
     flushes_done: u64,
+    /// The newest flush that the reporter itself did not finish.
+    flush_failed: u64,
     is_asleep: bool,
     is_running: bool,
     is_closing: bool,
@@ -87,7 +89,7 @@ impl Worker {
     }
 
     /// Queues a delivery, or drops and counts it.
-    pub(crate) fn push(self: &Arc<Self>, delivery: Shared, environment: &Arc<Environment>) {
+    pub(crate) fn push(self: &Arc<Self>, delivery: Shared, had_room: bool, environment: &Arc<Environment>) {
         let (bytes, events) = (delivery.get().bytes(), delivery.get().events);
         let mut queue = lock(&self.queue);
         if queue.is_closing {
@@ -95,7 +97,9 @@ impl Worker {
             self.guarded.ledger().dropped(DropReason::Shutdown, events);
             return delivery.recycle();
         }
-        if queue.bytes + bytes > self.max_bytes {
+        // Where there was room to be waited for, no more than a chunk per thread goes beyond the bound.
+        let may_exceed = had_room && self.on_full != OnFull::Drop;
+        if queue.bytes + bytes > self.max_bytes && !may_exceed {
             drop(queue);
             self.guarded.ledger().dropped(DropReason::QueueFull, events);
             return delivery.recycle();
@@ -113,7 +117,8 @@ impl Worker {
     /// Before a chunk is handed over. Where the queue is full and the reporter is to be waited for: waits for room, at
     /// most as long as was said. Otherwise never waits, but lets the worker have the processor when the queue is nearly
     /// full: with more busy threads than processors it might not get its turn in time.
-    pub(crate) fn wait_for_room(&self, bytes: usize) {
+    /// Returns whether there is room.
+    pub(crate) fn wait_for_room(&self) -> bool {
         let mut queue = lock(&self.queue);
         match self.on_full {
             OnFull::Drop => {
@@ -122,23 +127,28 @@ impl Worker {
                 if is_nearly_full {
                     std::thread::yield_now();
                 }
+                true
             }
             OnFull::Wait(max) => {
                 let deadline = Deadline::after(max);
-                let is_full = |queue: &Queue| queue.is_running && queue.bytes + bytes > self.max_bytes;
-                while is_full(&queue) && !queue.is_closing && !deadline.has_passed() {
+                while !self.fits(&queue) && !queue.is_closing && !deadline.has_passed() {
                     queue.is_asleep = false;
                     self.wake.notify_one();
                     queue = wait(&self.done, queue, deadline.remaining());
                 }
+                self.fits(&queue)
             }
         }
     }
 
     /// Whether a delivery finds room, if the reporter is to be waited for.
     pub(crate) fn has_room(&self) -> bool {
-        let queue = lock(&self.queue);
-        self.on_full == OnFull::Drop || !queue.is_running || queue.bytes + MAX_CHUNK_WORDS * 8 <= self.max_bytes
+        self.on_full == OnFull::Drop || self.fits(&lock(&self.queue))
+    }
+
+    /// Whether one more chunk fits. One always does where nothing waits, however small the bound is.
+    fn fits(&self, queue: &Queue) -> bool {
+        !queue.is_running || queue.bytes == 0 || queue.bytes + MAX_CHUNK_WORDS * 8 <= self.max_bytes
     }
 
     /// Hands over the newest aggregates; an older snapshot that still waits is replaced, since sums are cumulative.
@@ -165,7 +175,7 @@ impl Worker {
     pub(crate) fn ask_flush(self: &Arc<Self>, deadline: Deadline, environment: &Arc<Environment>) -> u64 {
         let mut queue = lock(&self.queue);
         queue.flushes_asked += 1;
-        queue.flush_by = Some(deadline);
+        queue.flush_by = Some(queue.flush_by.map_or(deadline, |by| by.later(deadline)));
         queue.is_asleep = false;
         self.wake.notify_one();
         self.ensure_running(&mut queue, environment);
@@ -179,7 +189,10 @@ impl Worker {
             queue = wait(&self.done, queue, deadline.remaining());
         }
         // What was queued before the ticket is through once the flush is done; what came later is another flush's.
-        if queue.flushes_done >= ticket { 0 } else { (queue.events + queue.in_hand).max(1) }
+        match queue.flushes_done >= ticket {
+            true => u64::from(queue.flush_failed >= ticket),
+            false => (queue.events + queue.in_hand).max(1),
+        }
     }
 
     /// Enough waiting to pay for a wake-up, and little enough to stay in the cache until then.
@@ -211,8 +224,9 @@ impl Worker {
         waiting.into_iter().for_each(Shared::recycle);
     }
 
-    pub(crate) fn stats(&self) -> ReporterStats {
-        self.guarded.stats(self.pending())
+    /// The accounts, with so many events that wait elsewhere.
+    pub(crate) fn stats(&self, waiting: u64) -> ReporterStats {
+        self.guarded.stats(self.pending() + waiting)
     }
 
     /// Holds the queue and the reporter still, for a fork.
@@ -269,10 +283,11 @@ impl Worker {
             } else if queue.flushes_done < queue.flushes_asked {
                 let (asked, by) = (queue.flushes_asked, queue.flush_by);
                 drop(queue);
-                if let Some(deadline) = by {
-                    self.guarded.flush(deadline);
-                }
+                let is_flushed = by.is_none_or(|deadline| self.guarded.flush(deadline));
                 queue = lock(&self.queue);
+                if !is_flushed {
+                    queue.flush_failed = asked;
+                }
                 queue.flushes_done = asked;
                 self.done.notify_all();
             } else if queue.is_closing {

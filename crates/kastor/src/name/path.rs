@@ -39,6 +39,9 @@ impl Path {
     /// Above every scope.
     pub(crate) const ROOT: Path = Path(0);
 
+    /// The path of no scope: what a flow that starts anew has in its place.
+    pub(crate) const NOWHERE: Path = Path(u32::MAX >> 1);
+
     /// Whether this stands for all places below the limits.
     #[inline(always)]
     pub(crate) fn is_deeper(self) -> bool {

@@ -33,15 +33,15 @@ pub(super) enum Wanted<'a> {
 /// Whether anyone wants scopes of a callsite that is new, or about which contexts differ.
 #[cold]
 #[inline(never)]
-pub(super) fn is_wanted(site: &'static Callsite) -> bool {
+pub(crate) fn is_wanted(telemetry: Option<&Telemetry>, site: &'static Callsite) -> bool {
     let state = if site.state() == callsite::NEW { site.register() } else { site.state() };
-    let current_wants = || {
-        // SAFETY: lanes of this thread live until it ends.
-        let lane = block(|t| current_lane(t).map(|lane| unsafe { &*lane }));
-        let Some(lane) = lane else { return false };
-        is_awake(lane) && (!site.is_scope() || lane.sink.wants(site.text()))
-    };
-    state == callsite::ON || (state == callsite::MIXED && current_wants())
+    if state == callsite::OFF {
+        return false;
+    }
+    let lane = block(|t| telemetry.map_or_else(|| current_lane(t), |telemetry| telemetry.lane(t)));
+    // SAFETY: lanes of this thread live until it ends.
+    let lane = lane.and_then(|lane| unsafe { lane.as_ref() });
+    lane.is_some_and(|lane| is_awake(lane) && (!site.is_scope() || lane.sink.wants(site.text())))
 }
 
 /// Opens in full: first uses, contexts that disagree, other clocks, unwinding, deep paths, forked children.
@@ -102,14 +102,17 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     }
     // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
     let parent = unsafe { &*t.current.get() };
-    let parent_path = Path(parent.path.load(Relaxed));
+    let parent_path = stack::path_below(parent);
+    let is_anew = parent.path.load(Relaxed) == Path::NOWHERE.0;
     let path = match wanted {
         Wanted::Site(site) => {
             if !lane.sink.wants(site.text()) {
                 return None;
             }
             let path = name::path(parent_path, site.name());
-            site.remember(parent_path.0, path);
+            if !is_anew {
+                site.remember(parent_path.0, path);
+            }
             path
         }
         Wanted::Named(text) => {
@@ -122,6 +125,9 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     let levels = stack::levels(t) + 1;
     let frame = stack::free_frame(t, &lane.thread);
     stack::push(t, frame, parent, path, lane.cursor.word);
+    if is_anew {
+        frame.root.set(frame.span.load(Relaxed));
+    }
     if panicking() {
         frame.set(flag::BORN_PANICKING);
     }

@@ -25,9 +25,16 @@ use crate::{
 pub fn is_on(site: &'static Callsite) -> bool {
     match site.state() {
         callsite::OFF => false,
-        callsite::ON => true,
-        _ => cold::is_wanted(site),
+        callsite::ON if has_lane() => true,
+        _ => cold::is_wanted(None, site),
     }
+}
+
+/// Whether the lane at hand is one into a context that is on.
+#[inline(always)]
+fn has_lane() -> bool {
+    // SAFETY: the vacant cursor or one of a lane of this thread.
+    block(|t| unsafe { &*t.lane.get() }.flags.load(Relaxed) & (lane_flag::VACANT | lane_flag::OFF) == 0)
 }
 
 /// Opens the scope of a callsite in the current context.

@@ -231,24 +231,25 @@ impl Drop for Scope {
 /// Opens the scope of a callsite in a given context.
 #[inline]
 pub fn open_in(telemetry: &Telemetry, site: &'static Callsite) -> Scope {
-    open_in_with(telemetry, site, &[])
+    if is_on_in(telemetry, site) { open_in_with(telemetry, site, &[]) } else { Scope::none() }
 }
 
-/// Whether a scope of this callsite is to be opened in a given context.
+/// Whether anything of this callsite is to be recorded in a given context.
 #[inline]
 pub fn is_on_in(telemetry: &Telemetry, site: &'static Callsite) -> bool {
     if !telemetry.is_enabled() {
         telemetry.refuse();
         return false;
     }
-    site.state() != callsite::OFF
+    match site.state() {
+        callsite::OFF => false,
+        callsite::ON => true,
+        _ => cold::is_wanted(Some(telemetry), site),
+    }
 }
 
-/// Opens the scope of a callsite in a given context, with attributes.
+/// Opens the scope of a callsite that is on in a given context, with attributes.
 pub fn open_in_with(telemetry: &Telemetry, site: &'static Callsite, values: &[Value<'_>]) -> Scope {
-    if !is_on_in(telemetry, site) {
-        return Scope::none();
-    }
     if values.is_empty() && block(|t| telemetry.is_current(t)) {
         return open(site);
     }

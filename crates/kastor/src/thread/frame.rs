@@ -59,8 +59,6 @@ pub(crate) mod flag {
     pub(crate) const CLOSED: u32 = 16;
     /// No scope of this thread but a stand-in for one: attached from elsewhere, or opened before a fork.
     pub(crate) const STAND_IN: u32 = 32;
-    /// What it was opened under was left before: it is in no chain that will be current again.
-    pub(crate) const ORPHAN: u32 = 64;
     /// Opened while the thread was unwinding already.
     pub(crate) const BORN_PANICKING: u32 = 128;
 

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use crate::{
     name::{Name, cut},
     record,
-    value::{MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_VALUE_BYTES, Value, head, push_bytes, push_value, tag},
+    value::{Items, MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_VALUE_BYTES, Value, head, push_bytes, push_value, tag},
 };
 
 /// The fixed part at its longest: with a long duration and a depth.
@@ -26,6 +26,8 @@ pub(crate) struct ItemBuffer {
     /// Depth of the scope, for paths that end at the limits.
     pub(crate) depth: u32,
     pub(crate) is_failed: bool,
+    /// Why, if it failed.
+    error: String,
     pub(crate) is_discarded: bool,
 }
 
@@ -43,6 +45,7 @@ impl ItemBuffer {
             dropped: 0,
             depth: 0,
             is_failed: false,
+            error: String::new(),
             is_discarded: false,
         })
     }
@@ -115,19 +118,53 @@ impl ItemBuffer {
         self.items = 0;
     }
 
-    /// Puts another buffer's items behind.
+    /// Puts another buffer's items behind, if they find room.
     pub(crate) fn append(&mut self, later: &ItemBuffer) {
-        self.words.extend_from_slice(later.items());
-        self.items += later.items;
         self.dropped += later.dropped;
-        self.is_failed |= later.is_failed;
+        if (self.words.len() + later.item_words()) * 8 <= MAX_EVENT_BYTES {
+            self.words.extend_from_slice(later.items());
+            self.items += later.items;
+        } else {
+            self.dropped += later.items;
+        }
+        if later.is_failed {
+            self.fail(&later.error);
+        }
         self.is_discarded |= later.is_discarded;
     }
 
     #[inline]
     pub(crate) fn attribute(&mut self, key: Name, value: &Value<'_>) {
+        if self.items >= MAX_ATTRIBUTES {
+            self.keep_last_values();
+            let is_known = Items(self.items()).any(|item| item.key == key && item.value().is_some());
+            self.items -= u32::from(is_known);
+        }
         let is_whole = !self.has_room() || push_value(&mut self.words, key, value);
         self.dropped += u32::from(!is_whole);
+    }
+
+    /// Where a key has several values only the last one counts: the others give their room back.
+    #[cold]
+    fn keep_last_values(&mut self) {
+        let old: Vec<u64> = self.items().to_vec();
+        let all: Vec<_> = Items(&old).map(|item| (item.key, item.value())).collect();
+        let mut at = 0;
+        self.words.truncate(FRONT_WORDS);
+        self.items = 0;
+        let mut rest = Items(&old);
+        while let Some(item) = rest.next() {
+            let number = self.items as usize + at;
+            let later = all.get(number + 1..).unwrap_or(&[]);
+            if item.value().is_some() && later.iter().any(|(key, value)| *key == item.key && value.is_some()) {
+                at += 1;
+                continue;
+            }
+            let end = old.len() - rest.0.len();
+            let start = end - item.payload.len() - 1;
+            self.words.extend_from_slice(old.get(start..end).unwrap_or(&[]));
+            self.items += 1;
+        }
     }
 
     pub(crate) fn event(&mut self, name: Name, tick: u64, attributes: &[(Name, Value<'_>)]) {
@@ -161,17 +198,14 @@ impl ItemBuffer {
     /// The last error type counts.
     pub(crate) fn fail(&mut self, error_type: &str) {
         self.is_failed = true;
-        if !self.has_room() {
-            return;
-        }
         let kept = cut(error_type, MAX_VALUE_BYTES);
-        if !push_bytes(&mut self.words, Name::NONE, tag::ERROR, kept.as_bytes(), error_type.len()) {
-            self.dropped += 1;
-        }
+        self.dropped += u32::from(kept.len() < error_type.len());
+        self.error.clear();
+        self.error.push_str(kept);
     }
 
     pub(crate) fn has_items(&self) -> bool {
-        self.words.len() > FRONT_WORDS || self.dropped > 0
+        self.words.len() > FRONT_WORDS || self.dropped > 0 || self.is_failed
     }
 
     /// Values that were cut or left out so far.
@@ -181,6 +215,9 @@ impl ItemBuffer {
 
     /// The whole record: `front` in its place directly before the items.
     pub(crate) fn complete(&mut self, front: &[u64]) -> &mut [u64] {
+        if self.is_failed {
+            push_bytes(&mut self.words, Name::NONE, tag::ERROR, self.error.as_bytes(), self.error.len());
+        }
         if self.dropped > 0 {
             self.words.extend_from_slice(&[head(Name::NONE, tag::DROPPED, 8), u64::from(self.dropped)]);
         }
@@ -198,7 +235,8 @@ impl ItemBuffer {
 
     /// Words that [`complete`](Self::complete) puts behind the front.
     pub(crate) fn pending_words(&self) -> usize {
-        self.words.len() - FRONT_WORDS + if self.dropped > 0 { 2 } else { 0 }
+        let error = if self.is_failed { 1 + self.error.len().div_ceil(8) } else { 0 };
+        self.words.len() - FRONT_WORDS + error + if self.dropped > 0 { 2 } else { 0 }
     }
 
     /// Items alone.

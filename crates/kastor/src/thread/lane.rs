@@ -164,9 +164,9 @@ impl Delivery {
         Part { records, flows, thread: &self.thread, prefix: self.prefix }
     }
 
-    /// Memory that it holds.
+    /// Memory that it holds: its chunk, itself, and what the allocator and the queue add.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunk.capacity() * 8
+        self.chunk.capacity() * 8 + 2 * size_of::<Self>()
     }
 }
 
@@ -211,10 +211,11 @@ pub(crate) trait Sink: Send + Sync {
     fn takes_deliveries(&self) -> bool;
     /// Whether a delivery finds room, where reporters are to be waited for; without such, always.
     fn has_room(&self) -> bool;
-    /// Hands records on, or drops and counts them.
-    fn deliver(&self, delivery: Delivery);
-    /// Where a full queue may make the emitting thread wait: called without a lock held.
-    fn wait_for_room(&self);
+    /// Hands records on, or drops and counts them; not where there was room for them just before, and another thread
+    /// was quicker.
+    fn deliver(&self, delivery: Delivery, had_room: bool);
+    /// Where a full queue may make the emitting thread wait: called without a lock held. Returns whether there is room.
+    fn wait_for_room(&self) -> bool;
     /// Serves the inline reporters with records that were just written.
     fn inline(&self, part: Part<'_>);
     /// Serves the inline reporters with a call of an aggregated instrument.
