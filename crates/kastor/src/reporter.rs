@@ -242,8 +242,9 @@ impl Guarded {
         self.call(0, 0, |reporter| reporter.record_aggregates(snapshot));
     }
 
+    /// Whether nothing is held back; one that is left out holds nothing.
     pub(crate) fn flush(&self, deadline: Deadline) -> bool {
-        self.call(0, 0, |reporter| reporter.flush(deadline))
+        self.is_suspended() || self.call(0, 0, |reporter| reporter.flush(deadline))
     }
 
     pub(crate) fn stats(&self, queued: u64) -> ReporterStats {
@@ -316,6 +317,10 @@ impl Guarded {
                 fails
             }
         }
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.suspended_until_ns.load(Relaxed) != 0
     }
 
     /// One caller gets to try a suspended reporter once its time is over; the others go on leaving it out.

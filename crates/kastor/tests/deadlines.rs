@@ -119,7 +119,10 @@ fn assert_flush_in_time(place: In, pending: u64) {
             let tele = tele.clone();
             timed(move || tele.flush(within))
         });
-        assert_eq!(flushed.reporters()[0].pending, pending);
+        // No time at all is enough to hand everything over, but not to hear whether it arrived.
+        if pending > 0 || !within.is_zero() {
+            assert_eq!(flushed.reporters()[0].pending, pending);
+        }
     }
     stuck.release();
 }
