@@ -111,7 +111,9 @@ pub fn record_dynamic<const N: usize>(
 ) {
     let items = fill(site.keys(), labels);
     if items.is_null() {
-        record_cold(None, site, metric_type, amount, labels, false);
+        // A copy: then the labels themselves need no place in memory on the usual way.
+        let labels = *labels;
+        record_cold(None, site, metric_type, amount, &labels, false);
     } else {
         record_filled(site, metric_type, amount, items);
     }

@@ -144,12 +144,7 @@ impl Shard {
         counted: &mut Counted,
         source: &Source<'_>,
     ) -> &'r [u64] {
-        loop {
-            let is_metric = |words: &&[u64]| words.first().is_some_and(|first| (first >> 40) as u32 == METRIC);
-            let metrics = rest.chunks_exact(record::WORDS).take_while(is_metric).count();
-            counted.metrics += metrics as u64;
-            rest = rest.get(metrics * record::WORDS..).unwrap_or(&[]);
-            let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() else { break };
+        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
             let upper = (words[0] >> 32) as u32;
             let Some(after) = after.get((upper >> 16) as usize - record::WORDS..) else { break };
             match upper & 0xffff & !u32::from(record::flag::ITEMS) {
@@ -159,7 +154,13 @@ impl Shard {
                     slot.add(words[2] >> 32, ns_per_tick, words, source);
                     counted.timings += 1;
                 }
-                kind if kind >> 8 == u32::from(record::METRIC) => counted.metrics += 1,
+                kind if kind >> 8 == u32::from(record::METRIC) => {
+                    let is_metric = |words: &&[u64]| words.first().is_some_and(|first| (first >> 40) as u32 == METRIC);
+                    let more = after.chunks_exact(record::WORDS).take_while(is_metric).count();
+                    counted.metrics += 1 + more as u64;
+                    rest = after.get(more * record::WORDS..).unwrap_or(&[]);
+                    continue;
+                }
                 _ => break,
             }
             rest = after;

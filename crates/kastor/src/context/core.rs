@@ -302,7 +302,8 @@ impl Sink for Context {
     }
 
     fn wait_for_room(&self) -> bool {
-        crate::thread::is_own() || self.workers.iter().fold(true, |had, worker| worker.wait_for_room() && had)
+        crate::thread::is_own()
+            || self.workers.iter().map(|worker| worker.wait_for_room()).fold(true, |all, one| all & one)
     }
 
     fn inline(&self, part: Part<'_>) {

@@ -308,6 +308,7 @@ impl Worker {
         let events = delivery.get().events;
         self.guarded.batch(&Batch::new(part, events, timeline, (environment.process)()), events);
         delivery.recycle();
+        buffer::stock_pool();
     }
 }
 

@@ -47,7 +47,12 @@ pub fn open(site: &'static Callsite) -> Scope {
 #[inline(always)]
 pub fn open_with<const N: usize>(site: &'static Callsite, values: &[Value<'_>; N]) -> Scope {
     let items = fill(site.keys(), values);
-    if items.is_null() { cold::open(None, cold::Wanted::Site(site), values) } else { open_filled(site, items) }
+    if items.is_null() {
+        // A copy: then the values themselves need no place in memory on the usual way.
+        let values = *values;
+        return cold::open(None, cold::Wanted::Site(site), &values);
+    }
+    open_filled(site, items)
 }
 
 #[inline(never)]

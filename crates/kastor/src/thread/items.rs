@@ -2,8 +2,6 @@
 //!
 //! The buffer leaves room for the record's fixed part in front of the items, so that closing completes it in place.
 
-use std::mem::MaybeUninit;
-
 use crate::{
     name::{Name, cut},
     record,
@@ -90,22 +88,21 @@ impl ItemBuffer {
         self.words.len().wrapping_sub(FRONT_WORDS)
     }
 
-    /// Copies the items to `to`, in pairs: up to one word more than there are.
+    /// Copies the items to `to`, word by word: they were written so just now, and wider loads would have to wait for
+    /// the processor to merge its pending stores.
     ///
     /// # Safety
-    /// There is room for an even number of words.
+    /// There is room for [`item_words`](Self::item_words).
     #[inline(always)]
     pub(crate) unsafe fn copy_to(&self, to: *mut u64) {
-        let words = self.item_words();
-        // SAFETY: the buffer's capacity is even and never below its length: a pair that begins within lies within. What
-        // lies beyond the length may be uninitialised, and is copied as such.
+        // SAFETY: the fixed part's words are always there, and everything up to the length was written.
         unsafe {
-            let from = self.words.as_ptr().add(FRONT_WORDS).cast::<MaybeUninit<u128>>();
-            let to = to.cast::<MaybeUninit<u128>>();
-            let mut pair = 0;
-            while pair * 2 < words {
-                to.add(pair).write_unaligned(from.add(pair).read_unaligned());
-                pair += 1;
+            let (mut from, mut to) = (self.words.as_ptr().add(FRONT_WORDS), to);
+            let end = self.words.as_ptr().add(self.words.len());
+            while from < end {
+                // Volatile, or else the compiler makes wide moves or a call of it.
+                to.write_volatile(from.read());
+                (from, to) = (from.add(1), to.add(1));
             }
         }
     }
