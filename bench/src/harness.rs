@@ -364,6 +364,8 @@ fn open_level_bytes(peer: &dyn Peer, depth: usize) -> bool {
         for work in [Box::new(prime) as Box<dyn FnOnce() + Send>, Box::new(work)] {
             let thread = std::thread::Builder::new().stack_size(1 << 30).spawn_scoped(scope, work);
             thread.map(|thread| thread.join()).expect("a thread with a large stack").expect("the levels do not panic");
+            // What the first thread left in queues is gone before the second one measures.
+            peer.flush();
         }
     });
     let [before, open] = marks[..] else {

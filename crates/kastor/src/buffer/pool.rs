@@ -10,7 +10,7 @@ use crate::{
 /// Full-size chunks that wait to be used.
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
 /// Chunks that workers keep ready.
-const STOCK: usize = 4;
+const STOCK: usize = 16;
 /// Chunks beyond this number go back to the allocator.
 const MAX_POOLED: usize = 64;
 
