@@ -241,7 +241,9 @@ impl Follower {
 fn is_inside_parent(t: &Block, thread: &Thread, parent_span_id: u64) -> bool {
     // SAFETY: the thread is set up: `current` is the base or an open frame.
     let current = unsafe { &*t.current.get() };
-    current.span.load(Relaxed) != 0 && stack::ids(current, thread.prefix.load(Relaxed)).1 == parent_span_id
+    // A stand-in for the parent is not the parent: its time goes on elsewhere.
+    let is_itself = current.span.load(Relaxed) != 0 && !current.has(flag::ATTACHED);
+    is_itself && stack::ids(current, thread.prefix.load(Relaxed)).1 == parent_span_id
 }
 
 /// A poll in progress.

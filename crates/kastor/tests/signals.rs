@@ -101,8 +101,16 @@ fn the_threads_of_the_library_leave_the_process_its_signals() {
     let tele = Telemetry::builder().reporter(background(Quiet)).build();
     drop(tele.scope("step"));
     assert!(tele.flush(LONG).is_complete());
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    let own: Vec<_> = tasks.filter(|task| status(task, "Name:").starts_with("kastor-")).collect();
+    let own = || -> Vec<_> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        tasks.filter(|task| status(task, "Name:").starts_with("kastor-")).collect()
+    };
+    // A thread gives itself its name, once it runs.
+    let deadline = std::time::Instant::now() + LONG;
+    while own().len() < 2 && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    let own = own();
     assert_eq!(own.len(), 2, "one collector, one reporter");
     assert!(own.iter().all(|task| status(task, "SigCgt:") == caught_before));
 }

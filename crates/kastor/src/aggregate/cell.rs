@@ -13,6 +13,9 @@ use crate::{
     sync::lock,
 };
 
+/// Bits of NaN: no value so far.
+const NONE: u64 = f64::NAN.to_bits();
+
 /// What one thread recorded into one series.
 pub(crate) struct Cell {
     /// The labels that were asked for.
@@ -26,8 +29,13 @@ pub(crate) struct Cell {
     was_negative: AtomicBool,
     /// What does not fit into `integers`, and all that is negative.
     carried: Mutex<i128>,
+    /// Bits of a gauge's newest value, its tick, and the bits of the extremes; NaN while there is none.
     last: AtomicU64,
     last_tick: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+    /// The distribution of a histogram, and what is not finite in any instrument: behind a lock that only a reader
+    /// ever contends for.
     values: Mutex<Histogram>,
 }
 
@@ -39,7 +47,10 @@ pub(crate) struct CellSum {
     pub(crate) floats: f64,
     pub(crate) is_float: bool,
     pub(crate) was_negative: bool,
+    /// Of a gauge.
     pub(crate) last: Option<(u64, f64)>,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
     pub(crate) values: Histogram,
 }
 
@@ -53,8 +64,10 @@ impl Cell {
             is_float: AtomicBool::new(false),
             was_negative: AtomicBool::new(false),
             carried: Mutex::new(0),
-            last: AtomicU64::new(0),
+            last: AtomicU64::new(NONE),
             last_tick: AtomicU64::new(0),
+            min: AtomicU64::new(NONE),
+            max: AtomicU64::new(NONE),
             values: Mutex::new(Histogram::default()),
         }
     }
@@ -97,11 +110,15 @@ impl Cell {
     /// Records a value of a gauge or histogram. Owner only.
     pub(crate) fn record(&self, metric_type: MetricType, value: f64, tick: u64) {
         self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
-        if metric_type == MetricType::Gauge && value.is_finite() {
-            self.last.store(value.to_bits(), Relaxed);
-            self.last_tick.store(tick, Relaxed);
+        if metric_type != MetricType::Gauge || !value.is_finite() {
+            return lock(&self.values).record(value);
         }
-        lock(&self.values).record(value);
+        self.last.store(value.to_bits(), Relaxed);
+        self.last_tick.store(tick, Relaxed);
+        self.floats.store((f64::from_bits(self.floats.load(Relaxed)) + value).to_bits(), Relaxed);
+        // `min` and `max` of a number and NaN are the number.
+        self.min.store(f64::from_bits(self.min.load(Relaxed)).min(value).to_bits(), Relaxed);
+        self.max.store(f64::from_bits(self.max.load(Relaxed)).max(value).to_bits(), Relaxed);
     }
 
     #[cold]
@@ -118,14 +135,18 @@ impl Cell {
         sum.floats += f64::from_bits(self.floats.load(Relaxed));
         sum.is_float |= self.is_float.load(Relaxed);
         sum.was_negative |= self.was_negative.load(Relaxed);
-        let values = lock(&self.values);
-        sum.values.merge(&values);
-        if values.count() > 0 {
-            let newest = (self.last_tick.load(Relaxed), f64::from_bits(self.last.load(Relaxed)));
-            if sum.last.is_none_or(|(tick, _)| tick <= newest.0) {
-                sum.last = Some(newest);
-            }
+        sum.values.merge(&lock(&self.values));
+        let value = |bits: &AtomicU64| Some(f64::from_bits(bits.load(Relaxed))).filter(|value| !value.is_nan());
+        let newest = value(&self.last).map(|last| (self.last_tick.load(Relaxed), last));
+        if let Some(newest) = newest.filter(|newest| sum.last.is_none_or(|(tick, _)| tick <= newest.0)) {
+            sum.last = Some(newest);
         }
+        let pick = |one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64| match (one, other) {
+            (Some(one), Some(other)) => Some(pick(one, other)),
+            (one, other) => one.or(other),
+        };
+        sum.min = pick(sum.min, value(&self.min), f64::min);
+        sum.max = pick(sum.max, value(&self.max), f64::max);
     }
 }
 
@@ -135,7 +156,8 @@ impl CellSum {
         match (metric_type, self.is_float) {
             (MetricType::Counter, false) => Number::Integer(self.integers),
             (MetricType::Counter, true) => Number::Float(self.integers as f64 + self.floats),
-            _ => Number::Float(self.values.sum()),
+            (MetricType::Gauge, _) => Number::Float(self.floats),
+            (MetricType::Histogram, _) => Number::Float(self.values.sum()),
         }
     }
 }

@@ -194,6 +194,7 @@ impl SeriesTable {
                     sum: sum.sum(key.metric_type),
                     is_monotonic: key.metric_type == MetricType::Counter && !sum.was_negative,
                     last: sum.last.filter(|_| key.metric_type == MetricType::Gauge).map(|(_, value)| value),
+                    extremes: (sum.min.or(sum.values.min()), sum.max.or(sum.values.max())),
                     values: sum.values,
                     unit,
                     help,

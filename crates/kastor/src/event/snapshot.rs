@@ -171,6 +171,7 @@ pub struct SeriesAggregate {
     pub(crate) sum: Number,
     pub(crate) is_monotonic: bool,
     pub(crate) last: Option<f64>,
+    pub(crate) extremes: (Option<f64>, Option<f64>),
     pub(crate) values: Histogram,
     pub(crate) unit: Option<&'static str>,
     pub(crate) help: Option<&'static str>,
@@ -219,12 +220,12 @@ impl SeriesAggregate {
 
     /// Of a gauge or histogram: the smallest value.
     pub fn min(&self) -> Option<f64> {
-        self.values.min()
+        self.extremes.0
     }
 
     /// Of a gauge or histogram: the largest value.
     pub fn max(&self) -> Option<f64> {
-        self.values.max()
+        self.extremes.1
     }
 
     /// Of a histogram: the distribution.
