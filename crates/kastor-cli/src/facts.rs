@@ -160,24 +160,10 @@ pub(crate) struct VariableFacts {
 
 /// The environment variables that kastor reads, set or not.
 pub(crate) fn environment() -> Vec<VariableFacts> {
-    let of_the_core = kastor::environment();
-    let mut variables: Vec<VariableFacts> = of_the_core
+    kastor::environment()
         .into_iter()
         .map(|kastor::Variable { name, value, meaning }| VariableFacts { name, value, meaning })
-        .collect();
-    variables.push(capture());
-    variables
-}
-
-/// The variable that the core leaves to those who add reporters.
-fn capture() -> VariableFacts {
-    let name = "KASTOR_CAPTURE";
-    let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let meaning = match value {
-        Some(_) => "where telemetry is enabled, a folder for capture files, one per process",
-        None => "no captures",
-    };
-    VariableFacts { name, value, meaning }
+        .collect()
 }
 
 fn whole_ns(duration: Duration) -> u64 {

@@ -40,9 +40,9 @@ fn a_variable_that_is_not_understood_is_a_finding() {
     assert_neutral(&misspelt.stdout);
     assert!(misspelt.stdout.contains("KASTOR_TELEMETRY is 'yes\\u{1b}[2J'; only 1 switches on"), "{}", misspelt.stdout);
 
-    let no_folder = transcript(kastor(&["doctor", "--json"]).env("KASTOR_CAPTURE", env!("CARGO_BIN_EXE_kastor")));
-    assert_eq!(no_folder.code, Some(1));
-    let examination: Value = serde_json::from_str(&no_folder.stdout).unwrap();
+    let unclear = transcript(kastor(&["doctor", "--json"]).env("KASTOR_TELEMETRY_STRICT_SCOPES", "true"));
+    assert_eq!(unclear.code, Some(1));
+    let examination: Value = serde_json::from_str(&unclear.stdout).unwrap();
     assert_eq!(examination["findings"].as_array().unwrap().len(), 1);
 }
 

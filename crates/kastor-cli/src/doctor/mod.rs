@@ -3,9 +3,6 @@
 mod clock;
 mod measure;
 
-use std::fs;
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::arguments::DoctorArguments;
@@ -59,10 +56,6 @@ fn finding(variable: &VariableFacts) -> Option<String> {
     let value = value.as_deref()?;
     if SWITCHES.contains(name) && !matches!(value, "0" | "1") {
         return Some(format!("{name} is '{value}'; only 1 switches on and only 0 switches off"));
-    }
-    let is_no_folder = |path: &str| fs::metadata(Path::new(path)).is_ok_and(|found| !found.is_dir());
-    if *name == "KASTOR_CAPTURE" && is_no_folder(value) {
-        return Some(format!("{name} is '{value}', which is not a folder; captures are files in a folder"));
     }
     None
 }
