@@ -13,7 +13,7 @@ fn doctor_prints_its_sections_and_is_content() {
     let sections = ["Clock", "Limits", "Environment", "Costs on this machine", "Findings"];
     let found: Vec<&str> = transcript.stdout.lines().filter(|line| sections.contains(line)).collect();
     assert_eq!(found, sections);
-    for variable in ["KASTOR_TELEMETRY", "KASTOR_TELEMETRY_STRICT_SCOPES", "KASTOR_CAPTURE", "DEBUG"] {
+    for variable in ["KASTOR_TELEMETRY", "KASTOR_TELEMETRY_STRICT_SCOPES", "DEBUG"] {
         assert!(transcript.stdout.lines().any(|line| line.starts_with(variable)), "{variable}");
     }
     assert!(transcript.stdout.ends_with("\nFindings\nnone\n"), "{}", transcript.stdout);

@@ -92,7 +92,9 @@ impl Attributes<'_> {
 
     /// Adds a link.
     pub fn link(&mut self, to: Carrier) {
-        self.items.link(to.trace_id(), to.span_id());
+        if to.is_some() {
+            self.items.link(to.trace_id(), to.span_id());
+        }
     }
 }
 
@@ -111,6 +113,7 @@ pub fn open(telemetry: &Telemetry, parent: Option<&Frame>, path: Path) -> Option
             None => (own, 0, 0),
         };
         let start = lane.sink.ticks();
+        t.last_tick.set(start);
         Some(Frame { carrier, parent_span_id, path, depth, start })
     })
 }
@@ -130,6 +133,9 @@ pub fn close(telemetry: &Telemetry, frame: &Frame, outcome: Outcome<'_>, attach:
         attach(&mut Attributes { items });
         if let Outcome::Failed(error_type) = outcome {
             items.fail(error_type);
+        }
+        if items.dropped() > 0 {
+            lane.sink.cut(items.dropped());
         }
         let aliases = [t.draw(), t.draw()];
         let trace_id = frame.carrier.trace_id();

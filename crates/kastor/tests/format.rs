@@ -11,7 +11,7 @@ use std::{
 };
 
 use kastor::{
-    Batch, Carrier, Error, Event, FutureExt, Metric, MockClock, Outcome, Recording, Reporter, Scope, Telemetry, Timing,
+    Batch, Carrier, Error, Event, FutureExt, Metric, MockClock, Outcome, Recording, Reporter, Telemetry, Timing,
     TraceParent, Value, background, metric, scope,
 };
 
@@ -267,7 +267,7 @@ impl Reader {
         assert_eq!(flags & ITEMS != 0, at < record.len(), "items to the end of the record");
         let items = items(&record[at..]);
         let with = |tag: u8| items.iter().filter(move |item| item.tag == tag);
-        let error = with(16).last().map(|item| String::from_utf8(item.payload.to_vec()).unwrap());
+        let error = with(16).next_back().map(|item| String::from_utf8(item.payload.to_vec()).unwrap());
         assert_eq!(flags & FAILED != 0, error.is_some(), "an item ERROR says how");
         assert!([16, 18, 19].into_iter().flat_map(with).all(|item| item.key == 0));
         Closed {
@@ -354,11 +354,9 @@ fn keys(attributes: kastor::Attributes<'_>) -> Keys {
     attributes.map(|(key, it)| (key.to_owned(), value(it))).collect()
 }
 
-/// Under a mock clock a tick is a nanosecond of the monotonic clock, and the Unix clock is this far ahead of it.
-const AHEAD: u64 = 1_000_000_000_000_000_000 - 1_000_000_000;
-
-fn closed(timing: &Timing<'_>) -> Closed {
-    assert_eq!(timing.start_unix_ns(), timing.start_monotonic_ns() + AHEAD);
+/// Under a mock clock a tick is a nanosecond of the monotonic clock, and the Unix clock is so far ahead of it.
+fn closed(timing: &Timing<'_>, ahead: u64) -> Closed {
+    assert_eq!(timing.start_unix_ns(), timing.start_monotonic_ns() + ahead);
     assert_eq!(timing.end_monotonic_ns(), timing.start_monotonic_ns() + timing.duration_ns());
     Closed {
         scope: timing.scope().to_owned(),
@@ -373,14 +371,14 @@ fn closed(timing: &Timing<'_>) -> Closed {
         error: timing.error_type().map(str::to_owned),
         is_sampled: timing.is_sampled(),
         attributes: keys(timing.attributes()),
-        events: timing.events().map(|it| (it.name().to_owned(), it.unix_ns() - AHEAD, keys(it.attributes()))).collect(),
+        events: timing.events().map(|it| (it.name().to_owned(), it.unix_ns() - ahead, keys(it.attributes()))).collect(),
         links: timing.links().map(|it| (it.trace_id, it.span_id)).collect(),
         dropped: timing.dropped_items(),
     }
 }
 
-fn noted(metric: &Metric<'_>) -> Noted {
-    assert_eq!(metric.unix_ns(), metric.monotonic_ns() + AHEAD);
+fn noted(metric: &Metric<'_>, ahead: u64) -> Noted {
+    assert_eq!(metric.unix_ns(), metric.monotonic_ns() + ahead);
     Noted {
         scope: metric.scope().to_owned(),
         path: metric.path_id(),
@@ -402,9 +400,12 @@ fn read(batch: &Batch<'_>) -> Vec<(One, u8)> {
     let tiled: usize = records.iter().map(|record| record.len()).sum();
     assert_eq!(tiled, batch.record_bytes().len(), "the records tile the bytes");
     assert_eq!(records.len() as u64, batch.len());
+    let anchor = batch.timeline().anchor();
+    assert_eq!((anchor.monotonic_ns, batch.timeline().ns_per_tick()), (anchor.ticks, 1.0));
+    let ahead = anchor.unix_ns - anchor.ticks;
     let told = batch.events().map(|event| match event {
-        Event::Timing(timing) => One::Timing(closed(&timing)),
-        Event::Metric(metric) => One::Metric(noted(&metric)),
+        Event::Timing(timing) => One::Timing(closed(&timing, ahead)),
+        Event::Metric(metric) => One::Metric(noted(&metric, ahead)),
     });
     let read: Vec<One> = records.iter().map(|record| reader.one(record)).collect();
     assert_eq!(read, told.collect::<Vec<_>>());
@@ -432,10 +433,10 @@ struct Program {
 
 impl Program {
     fn new() -> Self {
-        let (clock, recording, background) = (MockClock::new(), Recording::new(64 << 20), Background::default());
+        let (clock, recording, kept) = (MockClock::new(), Recording::new(64 << 20), Background::default());
         let builder = Telemetry::builder().clock(clock.clone()).reporter(recording.clone());
-        let tele = builder.reporter(kastor::background(background.clone())).build();
-        Self { clock, tele, recording, background }
+        let tele = builder.reporter(background(kept.clone())).build();
+        Self { clock, tele, recording, background: kept }
     }
 
     fn advance(&self, ns: u64) {
@@ -451,7 +452,13 @@ impl Program {
         self.recording.clear();
         let stats = self.tele.stats();
         assert!(stats.reporters().iter().all(|it| it.dropped().total() == 0), "{stats:?}");
-        assert_eq!(mem::take(&mut *self.background.0.lock().unwrap()), all);
+        // Each reporter gets the events of a thread in their order, but not the threads in the same one.
+        let sorted = |all: &[(One, u8)]| {
+            let mut lines: Vec<String> = all.iter().map(|it| format!("{it:?}")).collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(sorted(&mem::take(&mut *self.background.0.lock().unwrap())), sorted(&all));
         all
     }
 
@@ -760,6 +767,114 @@ fn a_metric_has_the_ids_of_its_scope_and_the_last_tick_that_was_read() {
 }
 
 #[test]
+fn a_metric_on_a_thread_that_has_read_no_tick_has_no_time_before_the_context() {
+    let program = Program::new();
+    thread::scope(|threads| {
+        threads.spawn(|| metric!(program.tele, "format.fresh", 1));
+    });
+    let [(metric, _)] = <[_; 1]>::try_from(program.metrics()).unwrap();
+    assert!(metric.tick >= START, "{}", metric.tick);
+}
+
+#[test]
+fn the_macros_of_the_current_context_write_the_same_layout() {
+    let program = Program::new();
+    let _current = program.tele.override_current();
+    let text = "text that is longer than some words".to_owned();
+    for round in 0..40_u64 {
+        let _root = scope!("format.hot");
+        let failing = scope!("failing", round = round, part = 0.5, text = &text, yes = true, printed = %round);
+        metric!("unsigned", round);
+        metric!("signed", -1, round = round, text = text.as_str());
+        metric!("double", 0.25, part = ?Some(1));
+        metric!("text", text.as_str());
+        metric!("nothing", None::<i64>, yes = false);
+        failing.event_with("halfway", &[("round", round.into())]);
+        program.advance(if round % 4 == 3 { 5_000_000_000 } else { 10 });
+        match round % 3 {
+            0 => failing.fail("third"),
+            1 => failing.set("round", "again"),
+            _ => {}
+        }
+    }
+    let all = program.take();
+    assert_eq!(all.len(), 40 * 7);
+    for (round, seven) in all.chunks(7).enumerate() {
+        let Some(((One::Timing(root), root_flags), rest)) = seven.split_last() else { panic!("{seven:?}") };
+        let Some(((One::Timing(failing), flags), metrics)) = rest.split_last() else { panic!("{rest:?}") };
+        let long = if round % 4 == 3 { LONG_DURATION } else { 0 };
+        assert_eq!((*root_flags, root.scope.as_str(), root.parent), (long, "format.hot", None));
+        let failed = if round % 3 == 0 { FAILED } else { 0 };
+        assert_eq!((*flags, failing.parent, failing.trace), (long | failed | ITEMS, Some(root.span), root.trace));
+        assert_eq!(failing.duration, if long == 0 { 10 } else { 5_000_000_000 });
+        let again = if round % 3 == 1 { Kept::Text("again".into()) } else { Kept::U64(round as u64) };
+        let expected = [
+            ("round", again),
+            ("part", Kept::F64(0.5_f64.to_bits())),
+            ("text", Kept::Text(text.clone())),
+            ("yes", Kept::Bool(true)),
+            ("printed", Kept::Text(round.to_string())),
+        ];
+        assert_eq!(failing.attributes, expected.map(|(key, it)| attribute(key, it)));
+        assert_eq!(failing.events[0].2, [attribute("round", Kept::U64(round as u64))]);
+        let values = metrics.iter().map(|(one, flags)| match one {
+            One::Metric(it) => {
+                assert_eq!((it.parent, it.trace, it.depth), (Some(failing.span), Some(root.trace), 2));
+                assert_eq!(it.tick, root.start);
+                (it.value.clone(), it.attributes.len(), *flags)
+            }
+            One::Timing(timing) => panic!("{timing:?}"),
+        });
+        let expected = [
+            (Kept::U64(round as u64), 0, 1),
+            (Kept::I64(-1), 2, ITEMS),
+            (Kept::F64(0.25_f64.to_bits()), 1, 4 | ITEMS),
+            (Kept::Text(text.clone()), 0, 5 | ITEMS),
+            (Kept::Null, 1, 5 | ITEMS),
+        ];
+        assert_eq!(values.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn failures_that_the_library_names_are_items_too() {
+    let program = Program::new();
+    // A join waits for the end of the thread-locals, the end of `thread::scope` does not.
+    thread::scope(|threads| threads.spawn(|| mem::forget(scope!(program.tele, "format.leaked"))).join()).unwrap();
+    let panicking = thread::scope(|threads| {
+        let panicking = threads.spawn(|| {
+            let _scope = scope!(program.tele, "format.panicking");
+            std::panic::resume_unwind(Box::new(1));
+        });
+        panicking.join()
+    });
+    assert!(panicking.is_err());
+    drop(async {}.in_scope(scope!(program.tele, "format.cancelled")));
+    let mut read: Vec<_> = program.timings().into_iter().map(|(it, _)| (it.scope, it.error, it.attributes)).collect();
+    read.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected = [
+        ("format.cancelled", "cancelled", vec![]),
+        ("format.leaked", "unfinished", vec![]),
+        ("format.panicking", "panic", vec![]),
+    ];
+    assert_eq!(read, expected.map(|(scope, error, keys)| (scope.to_owned(), Some(error.to_owned()), keys)));
+}
+
+#[test]
+fn in_the_list_of_paths_those_at_the_limits_have_bit_31_as_in_records() {
+    let program = Program::new();
+    let mut open: Vec<_> = (0..300).map(|_| program.tele.scope("e")).collect();
+    while let Some(scope) = open.pop() {
+        drop(scope);
+    }
+    assert!(program.tele.flush(LONG).is_complete());
+    program.recording.for_each_batch(|batch| {
+        assert!(batch.new_paths(0).all(|(id, _, name)| (id >> 31 == 1) == (name == "(deeper)")));
+        assert!(batch.new_paths(0).any(|(id, ..)| id >> 31 == 1));
+    });
+}
+
+#[test]
 fn a_foreign_parent_is_looked_up_in_the_flow_table() {
     let program = Program::new();
     let remote = Carrier::from_trace_parent(&TraceParent::parse(HEADER).unwrap());
@@ -952,6 +1067,7 @@ fn a_reader_that_asks_for_what_is_new_gets_everything_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no real time there")]
 fn ticks_of_a_real_clock_become_times_by_the_formula() {
     let recording = Recording::new(1 << 20);
     for builder in [Telemetry::builder(), Telemetry::builder().system_clock()] {

@@ -117,6 +117,10 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
         }
         let lane =
             Arc::new(Lane::new(number, Chunk::with_words(MIN_CHUNK_WORDS), Arc::clone(thread), Arc::clone(sink)));
+        if t.last_tick.get() == 0 {
+            // A metric may come before any scope, and has to have some time.
+            t.last_tick.set(sink.ticks());
+        }
         if t.waiting.get() > 0 {
             lane.cursor.flags.fetch_or(lane_flag::DISORDER, Relaxed);
         }

@@ -76,8 +76,8 @@ impl Clock {
     pub(crate) fn anchor(&self) -> Anchor {
         match self {
             Clock::Mock(mock) => {
-                let monotonic_ns = mock.monotonic_ns();
-                Anchor { ticks: monotonic_ns, monotonic_ns, unix_ns: mock.unix_ns() }
+                let (monotonic_ns, unix_ns) = mock.times();
+                Anchor { ticks: monotonic_ns, monotonic_ns, unix_ns }
             }
             Clock::Os => bracketed(os::monotonic_ns),
             Clock::Counter => bracketed(raw_ticks),
