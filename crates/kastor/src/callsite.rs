@@ -182,8 +182,20 @@ impl Callsite {
     }
 }
 
+/// Slots that dropped handles left.
+static FREE_INDEXES: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
 /// An index for a metric slot that nobody has.
-pub(crate) fn next_index() -> u32 {
+pub(crate) fn take_index() -> u32 {
+    lock(&FREE_INDEXES).pop().unwrap_or_else(next_index)
+}
+
+/// Gives an index of [`take_index`] back.
+pub(crate) fn give_back_index(index: u32) {
+    lock(&FREE_INDEXES).push(index);
+}
+
+fn next_index() -> u32 {
     COUNT.fetch_add(1, Relaxed) + 1
 }
 
@@ -231,7 +243,7 @@ fn decision(voices: &[Arc<dyn Decide>], callsite: &Callsite) -> u8 {
     }
 }
 
-/// Holds the list still, for a fork.
-pub(crate) fn hold() -> std::sync::MutexGuard<'static, impl Sized> {
-    lock(&DECIDERS)
+/// Holds the list and the indexes still, for a fork.
+pub(crate) fn hold() -> impl Sized {
+    (lock(&DECIDERS), lock(&FREE_INDEXES))
 }

@@ -5,7 +5,7 @@
 //! `on_counter*` and `on_metric_event*` cases of the benchmark.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{
         AtomicU32,
         Ordering::{Relaxed, Release},
@@ -21,7 +21,6 @@ use crate::{
     record::{self, flag as record_flag},
     scope::{checked, deliver_inline, fill, is_awake},
     stack,
-    sync::lock,
     thread::{Block, Call, CellWanted, Cursor, Frame, ItemBuffer, Lane, block, flag, lane_flag},
     value::{MetricType, Value},
 };
@@ -221,6 +220,7 @@ fn record_cold(
 ) {
     block(|t| {
         let Some(lane) = lane(t, telemetry, Some(site)) else { return };
+        let _pin = t.pin();
         with_items(t, site.keys(), labels, |items| {
             record_items(t, lane, site, metric_type, amount, items, is_static);
         });
@@ -253,6 +253,7 @@ fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, depth: u32, a
         amount.record(metric_type, cell, t);
     }
     if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
+        let _pin = t.pin();
         let (tick, value) = (t.newest_tick(), amount.as_value());
         lane.sink.inline_call(lane, &Call { path, depth, metric_type, value, labels, tick });
     }
@@ -426,6 +427,7 @@ pub(crate) fn write_event(
     value: Value<'_>,
     attributes: impl FnOnce(&mut ItemBuffer),
 ) {
+    let _pin = t.pin();
     with_items(t, &[], &[], |items| {
         let (word, value_flags) = number(&value).unwrap_or_else(|| {
             items.attribute(Name::NONE, &value);
@@ -535,14 +537,12 @@ struct Bound {
     index: u32,
 }
 
-/// Slots that dropped handles left.
-static FREE_SLOTS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 /// No two handles share a serial; bit 31 keeps them apart from paths.
 static NEXT_SERIAL: AtomicU32 = AtomicU32::new(0);
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        lock(&FREE_SLOTS).push(self.index);
+        callsite::give_back_index(self.index);
     }
 }
 
@@ -553,7 +553,7 @@ impl Handle {
             let path = path(path_here(t), checked(lane, metric));
             with_items(t, &[], &[], |items| {
                 labels.iter().for_each(|(key, value)| items.attribute(name(key), value));
-                let index = lock(&FREE_SLOTS).pop().unwrap_or_else(callsite::next_index);
+                let index = callsite::take_index();
                 let (telemetry, depth) = (telemetry.clone(), stack::levels(t));
                 Some(Arc::new(Bound { telemetry, path, depth, labels: items.items().into(), index }))
             })

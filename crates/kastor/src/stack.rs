@@ -110,6 +110,9 @@ fn unwind(t: &Block) {
 
 /// Closes a frame that is not current: it stays until it becomes so, and until then closing looks for it.
 fn wait_for_children(t: &Block, frame: &Frame) {
+    if t.abandoned.get() > 0 && close_abandoned(t, frame) {
+        return;
+    }
     frame.set(flag::CLOSED);
     t.waiting.set(t.waiting.get() + 1);
     if t.waiting.get() == 1 {
@@ -334,6 +337,42 @@ impl Entered {
         t.deep_levels.set(self.levels);
         unwind(t);
     }
+}
+
+/// The future is done while scopes of it are open: the last of them to close gives its stand-in up.
+pub(crate) fn abandon(t: &Block, stand_in: *const Frame, innermost: *const Frame) {
+    t.abandoned.set(t.abandoned.get() + 1);
+    // SAFETY: in place, since what is open under it has not been unwound.
+    let stand_in = unsafe { &*stand_in };
+    stand_in.set(flag::ABANDONED);
+    // Nothing follows the link of a stand-in into another flow: it is free to be used.
+    stand_in.link.set(innermost);
+}
+
+/// Closes a frame that is not current. Returns whether it was the innermost of a flow that was abandoned.
+fn close_abandoned(t: &Block, frame: &Frame) -> bool {
+    let mut at = frame;
+    while at.word.get() & (flag::STAND_IN | flag::ATTACHED) != flag::STAND_IN {
+        // SAFETY: the base's link is null; any other's is the base or a frame in place.
+        let Some(above) = (unsafe { at.link.get().as_ref() }) else { return false };
+        at = above;
+    }
+    if !at.has(flag::ABANDONED) || !std::ptr::eq(at.link.get(), frame) {
+        return false;
+    }
+    let (current, levels) = (t.current.get(), t.deep_levels.get());
+    let link = frame.link.get();
+    free(t, frame);
+    t.current.set(link);
+    unwind(t);
+    at.link.set(t.current.get());
+    if std::ptr::eq(t.current.get(), at) {
+        t.abandoned.set(t.abandoned.get().saturating_sub(1));
+        free(t, at);
+    }
+    t.current.set(current);
+    t.deep_levels.set(levels);
+    true
 }
 
 /// Makes a frame current that was left open in an earlier poll.

@@ -91,9 +91,16 @@ impl<F> InScope<F> {
 
 impl<F> Drop for InScope<F> {
     fn drop(&mut self) {
-        if self.future.is_some() {
-            self.drop_future();
-            self.close(Some("cancelled"));
+        // A destructor that panics in `drop_future` has left the follower behind: it closes as `panic`.
+        struct Closing<'a, F>(&'a mut InScope<F>);
+        impl<F> Drop for Closing<'_, F> {
+            fn drop(&mut self) {
+                self.0.close(Some("cancelled"));
+            }
+        }
+        let this = Closing(self);
+        if this.0.future.is_some() {
+            this.0.drop_future();
         }
     }
 }
@@ -184,6 +191,13 @@ impl Follower {
 
     fn close(mut self, error_type: Option<&str>) {
         stack::remove_suspended(self.suspended);
+        if let Some(held) = self.held.take() {
+            block(|t| {
+                if !t.ended.get() && buffer::thread(t).is_some_and(|thread| thread.index == held.thread) {
+                    stack::abandon(t, held.entered.stand_in, held.innermost);
+                }
+            });
+        }
         let error_type = if self.has_panicked { Some("panic") } else { error_type };
         if let Some(error_type) = error_type.filter(|_| !self.scope.items.is_failed) {
             self.scope.items.fail(error_type);

@@ -146,10 +146,12 @@ impl SeriesTable {
     /// A new cell in the series of these labels, or in the overflow series if there is no room for it.
     fn join(&self, path: Path, metric_type: MetricType, labels: &[u64]) -> Membership {
         let mut key = Key { path, metric_type, labels: labels.into() };
+        // Interned before the lock: a fork takes the two in the other order.
+        let overflow = overflow_labels();
         let mut state = lock(&self.state);
         if !state.series.contains_key(&key) && !state.has_room(path.name()) {
             state.overflowed += 1;
-            key.labels = overflow_labels();
+            key.labels = overflow;
         }
         let cell = Arc::new(Cell::new(labels));
         state.series.entry(key.clone()).or_default().cells.push(Arc::clone(&cell));
@@ -252,7 +254,9 @@ pub(crate) struct Descriptions {
 impl Descriptions {
     /// Names and texts are few and live as long as the process: they are interned like names.
     pub(crate) fn set(&self, metric: &str, unit: &str, help: &str) {
-        lock(&self.texts).insert(name(metric), (name(unit).text(), name(help).text()));
+        // Interned before the lock: a fork takes the two in the other order.
+        let (metric, texts) = (name(metric), (name(unit).text(), name(help).text()));
+        lock(&self.texts).insert(metric, texts);
     }
 
     /// Holds the texts still, for a fork.

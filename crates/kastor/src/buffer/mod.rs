@@ -21,7 +21,9 @@ pub(crate) use self::{
 use crate::{
     stack,
     sync::lock,
-    thread::{Claim, Delivery, FLOW_WORDS, Lane, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, Part, Sink},
+    thread::{
+        Block, Claim, Delivery, FLOW_WORDS, Lane, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, Part, Sink, block, lane_flag,
+    },
 };
 
 /// Appends a finished record and publishes it. Owner only.
@@ -77,6 +79,11 @@ fn knows_flow(lane: &Lane, alias: u32) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn make_room(lane: &Lane, words: usize) {
+    // Asked here, once for a thousand scopes: opening then takes the long way, which draws a new prefix. Many more numbers
+    // are left than a chunk has records.
+    if block(Block::is_worn) {
+        lane.cursor.flags.fetch_or(lane_flag::WORN, Relaxed);
+    }
     let has_room = lane.sink.wait_for_room();
     let mut claim = lock(&lane.claim);
     absorb(lane, &mut claim);
@@ -105,14 +112,14 @@ fn restart(lane: &Lane, claim: &mut Claim) {
 }
 
 /// Claims everything that the lane's owner has published, from any thread. What waits for room in a queue is only
-/// aggregated, and left to be delivered later. Returns whether nothing was left.
-pub(crate) fn publish(lane: &Lane) -> bool {
+/// aggregated, and left to be delivered later, unless that is forced. Returns whether nothing was left.
+pub(crate) fn publish(lane: &Lane, is_forced: bool) -> bool {
     let mut claim = lock(&lane.claim);
     absorb(lane, &mut claim);
     if claim.delivered == claim.absorbed || !lane.sink.takes_deliveries() {
         return true;
     }
-    if !lane.sink.has_room() {
+    if !is_forced && !lane.sink.has_room() {
         return false;
     }
     let part = published(lane, &claim, claim.delivered);
@@ -144,11 +151,11 @@ fn published<'a>(lane: &'a Lane, claim: &'a Claim, from: usize) -> Part<'a> {
 /// Claims what all threads have published, into the contexts that `of` accepts.
 ///
 /// Returns whether nothing was left; see [`publish`].
-pub(crate) fn publish_all(of: impl Fn(&dyn Sink) -> bool) -> bool {
+pub(crate) fn publish_all(of: impl Fn(&dyn Sink) -> bool, is_forced: bool) -> bool {
     let mut is_all = true;
     for thread in threads() {
         let lanes: Vec<Arc<Lane>> = lock(&thread.lanes).iter().filter(|lane| of(&*lane.sink)).cloned().collect();
-        lanes.iter().for_each(|lane| is_all &= publish(lane));
+        lanes.iter().for_each(|lane| is_all &= publish(lane, is_forced));
     }
     is_all
 }

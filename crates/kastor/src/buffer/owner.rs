@@ -100,10 +100,14 @@ pub(crate) fn lane(t: &Block, sink: &Arc<dyn Sink>, id: u64) -> Option<*const La
 
 #[cold]
 fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*const Lane> {
-    OWNER.with(|owner| {
+    // Contexts end, and with them reporters, when everything is in place: their destructors may come by here.
+    let mut dead = Vec::new();
+    let added = OWNER.with(|owner| {
         let mut owner = owner.borrow_mut();
         let lanes = &mut owner.as_mut()?.lanes;
-        drop_dead_lanes(t, thread, lanes);
+        if t.pins.get() == 0 {
+            dead = take_dead_lanes(t, thread, lanes);
+        }
         let number = lanes.iter().position(|lane| lane.is_null()).unwrap_or(lanes.len());
         let Ok(number) = u8::try_from(number) else {
             // Frames carry the number in a byte: one thread serves that many contexts at a time.
@@ -128,11 +132,14 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
         *lanes.get_mut(usize::from(number))? = pointer;
         lock(&thread.lanes).push(lane);
         Some(pointer)
-    })
+    });
+    let _pin = t.pin();
+    drop(dead);
+    added
 }
 
 /// Lanes into contexts that nobody can reach any more make room, unless an open scope still carries their number.
-fn drop_dead_lanes(t: &Block, thread: &Thread, lanes: &mut [*const Lane]) {
+fn take_dead_lanes(t: &Block, thread: &Thread, lanes: &mut [*const Lane]) -> Vec<Arc<Lane>> {
     let mut dead = Vec::new();
     {
         let mut kept = lock(&thread.lanes);
@@ -154,8 +161,7 @@ fn drop_dead_lanes(t: &Block, thread: &Thread, lanes: &mut [*const Lane]) {
             }
         }
     }
-    // Contexts end outside the locks.
-    drop(dead);
+    dead
 }
 
 /// All threads that are set up.
@@ -203,6 +209,8 @@ fn end_thread(t: &Block) {
     lock(&thread.lanes).clear();
     stack::end_flows();
     t.current.set(&t.base);
+    // Again: an inline reporter that was served above may have looked its lane up.
+    t.lane.set(&raw const crate::thread::VACANT);
     t.free.set(std::ptr::null());
     t.lanes.set(std::ptr::null());
     t.lanes_len.set(0);
@@ -226,6 +234,10 @@ fn report_unfinished(thread: &Thread, lanes: &[*const Lane]) {
             }
             // SAFETY: lanes live until `end_thread` drops them.
             let Some(lane) = lanes.get(frame.lane()).and_then(|lane| unsafe { lane.as_ref() }) else { continue };
+            if lane.cursor.flags.load(Relaxed) & lane_flag::OFF != 0 {
+                lane.sink.refused_if_over();
+                continue;
+            }
             let mut items = ItemBuffer::new();
             items.fail("unfinished");
             let end = lane.sink.ticks();
@@ -293,6 +305,7 @@ pub(crate) fn forget_past() {
 pub(crate) fn renew_sequence(t: &Block, thread: &Thread) {
     redraw(t, thread, 0);
     for lane in lock(&thread.lanes).iter() {
+        lane.cursor.flags.fetch_and(!lane_flag::WORN, Relaxed);
         make_room(lane, 0);
     }
 }
@@ -304,6 +317,8 @@ fn redraw(t: &Block, thread: &Thread, flags: u32) {
     let frames = segments.iter().flat_map(|segment| segment.frames()).filter(|frame| frame.span.load(Relaxed) != 0);
     let known: Vec<_> = frames.map(|frame| (frame, stack::ids(frame, prefix))).collect();
     t.base.root.set(1);
+    // Every open frame gets an alias of its own; a stale one would soon stand for a new scope's number.
+    stack::end_flows();
     for (frame, (trace_id, span_id, _)) in known {
         let alias = t.draw();
         stack::add_flow(Flow { alias, span_id, trace_id });

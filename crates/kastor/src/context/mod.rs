@@ -98,7 +98,7 @@ impl Telemetry {
         let chosen = Box::new(self.clone());
         let address: *const () = std::ptr::from_ref(&*chosen).cast();
         // A thread that is ending keeps what it has.
-        let _ = OVERRIDES.try_with(|overrides| overrides.borrow_mut().push(chosen));
+        let _ = OVERRIDES.try_with(|overrides| overrides.borrow_mut().0.push(chosen));
         choose_newest();
         Override { address, not_send: PhantomData }
     }
@@ -263,16 +263,28 @@ pub(crate) fn current_lane(t: &Block) -> Option<*const Lane> {
     Some(lane)
 }
 
+/// The list, which takes itself out of the block when the thread ends.
+#[allow(clippy::vec_box, reason = "the hot paths keep the address of the newest")]
+struct Overrides(Vec<Box<Telemetry>>);
+
+impl Drop for Overrides {
+    fn drop(&mut self) {
+        block(|t| {
+            t.chosen.set(std::ptr::null());
+            t.lane.set(&raw const VACANT);
+        });
+    }
+}
+
 thread_local! {
     /// The contexts that guards chose on this thread, the newest last.
-    #[allow(clippy::vec_box, reason = "the hot paths keep the address of the newest")]
-    static OVERRIDES: RefCell<Vec<Box<Telemetry>>> = const { RefCell::new(Vec::new()) };
+    static OVERRIDES: RefCell<Overrides> = const { RefCell::new(Overrides(Vec::new())) };
 }
 
 /// Makes the newest override the current context; the hot paths look it up again.
 fn choose_newest() {
-    let newest = |overrides: &RefCell<Vec<Box<Telemetry>>>| {
-        overrides.borrow().last().map_or(std::ptr::null(), |telemetry| std::ptr::from_ref(&**telemetry).cast())
+    let newest = |overrides: &RefCell<Overrides>| {
+        overrides.borrow().0.last().map_or(std::ptr::null(), |telemetry| std::ptr::from_ref(&**telemetry).cast())
     };
     let chosen = OVERRIDES.try_with(newest).unwrap_or(std::ptr::null());
     block(|t| {
@@ -291,8 +303,8 @@ pub struct Override {
 
 impl Drop for Override {
     fn drop(&mut self) {
-        let take = |overrides: &RefCell<Vec<Box<Telemetry>>>| {
-            let mut overrides = overrides.borrow_mut();
+        let take = |overrides: &RefCell<Overrides>| {
+            let overrides = &mut overrides.borrow_mut().0;
             let at = overrides.iter().position(|it| std::ptr::eq(std::ptr::from_ref(&**it).cast(), self.address))?;
             Some(overrides.remove(at))
         };

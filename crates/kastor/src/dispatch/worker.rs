@@ -219,6 +219,7 @@ impl Worker {
         let waiting = std::mem::take(&mut queue.waiting);
         let events = std::mem::take(&mut queue.events);
         queue.bytes = 0;
+        self.done.notify_all();
         drop(queue);
         self.guarded.ledger().dropped(reason, events);
         waiting.into_iter().for_each(Shared::recycle);

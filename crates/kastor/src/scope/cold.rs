@@ -65,6 +65,7 @@ pub(super) fn open(telemetry: Option<&Telemetry>, wanted: Wanted<'_>, values: &[
             return Scope::none();
         }
         // Printing a value runs user code: before the stack is touched.
+        let _pin = t.pin();
         let items = if values.is_empty() { ptr::null_mut() } else { fill(t, wanted, values) };
         let scope = open_in_lane(t, lane, wanted).unwrap_or(Scope::none());
         scope.adopt(items);
@@ -100,6 +101,12 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     if t.is_worn() {
         buffer::renew_sequence(t, &lane.thread);
     }
+    // The program's logger may run here: before the stack is looked at.
+    let named = match wanted {
+        Wanted::Named(text) if lane.sink.wants(text) => checked(lane, text),
+        Wanted::Named(_) => return None,
+        Wanted::Site(site) => site.name(),
+    };
     // SAFETY: with a lane the thread is set up: `current` is the base or an open frame.
     let parent = unsafe { &*t.current.get() };
     let parent_path = stack::path_below(parent);
@@ -115,12 +122,7 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
             }
             path
         }
-        Wanted::Named(text) => {
-            if !lane.sink.wants(text) {
-                return None;
-            }
-            name::path(parent_path, checked(lane, text))
-        }
+        Wanted::Named(_) => name::path(parent_path, named),
     };
     let levels = stack::levels(t) + 1;
     let frame = stack::free_frame(t, &lane.thread);
@@ -222,7 +224,11 @@ fn close_frame(t: &Block, frame: &Frame, deep: Option<u32>, items: *mut ItemBuff
 /// Serves inline reporters with a record that was just written.
 pub(crate) fn deliver_inline(lane: &Lane, words: &[u64], flows: &[u64]) {
     let prefix = lane.thread.prefix.load(Relaxed);
-    lane.sink.inline(Part { records: words, flows, thread: &lane.thread, prefix });
+    block(|t| {
+        let _pin = t.pin();
+        // The context outlives the call, whatever a reporter drops: see the pin.
+        lane.sink.inline(Part { records: words, flows, thread: &lane.thread, prefix });
+    });
 }
 
 /// The lane that a frame's record goes to.

@@ -66,6 +66,9 @@ pub(crate) mod flag {
     /// the flags that matter to the hot paths.
     pub(crate) const ATTACHED: u32 = 1 << 16;
 
+    /// A future's stand-in whose future is done while scopes of it live on elsewhere: its link is the innermost of them.
+    pub(crate) const ABANDONED: u32 = 1 << 17;
+
     /// What a child inherits.
     pub(crate) const INHERITED: u32 = FOREIGN | UNSAMPLED;
     /// Where the lane's number stands.

@@ -36,10 +36,12 @@ pub(crate) mod lane_flag {
     pub(crate) const FORKED: u32 = 16;
     /// Closed scopes wait under open ones on this thread: closing looks for them.
     pub(crate) const DISORDER: u32 = 32;
+    /// Sequence numbers are about to run out.
+    pub(crate) const WORN: u32 = 64;
     /// What the owner sets and clears; the rest is the context's.
-    pub(crate) const OF_OWNER: u32 = FORKED | DISORDER;
+    pub(crate) const OF_OWNER: u32 = FORKED | DISORDER | WORN;
     /// What does not keep metrics from being recorded the short way.
-    pub(crate) const HARMLESS_TO_COUNT: u32 = SLOW_CLOCK | DISORDER;
+    pub(crate) const HARMLESS_TO_COUNT: u32 = SLOW_CLOCK | DISORDER | WORN;
     /// What does not keep scopes from being opened the short way.
     pub(crate) const HARMLESS_TO_OPEN: u32 = INLINE | DISORDER;
 }

@@ -58,6 +58,10 @@ pub(crate) struct Block {
     pub(crate) delivering: Cell<bool>,
     /// Whether the thread is past its last event.
     pub(crate) ended: Cell<bool>,
+    /// Stand-ins whose future is done while scopes of it are open.
+    pub(crate) abandoned: Cell<u32>,
+    /// References to lanes that user code may outrun: while there are any, no lane is dropped.
+    pub(crate) pins: Cell<u32>,
     /// The current context, if a guard chose one for this thread: opaque here, the context's own business.
     pub(crate) chosen: Cell<*const ()>,
     /// Stands for "no scope is open". Its `root` is the next sequence number: a scope that is opened under it takes that
@@ -80,6 +84,8 @@ thread_local! {
             last_tick: Cell::new(0),
             delivering: Cell::new(false),
             ended: Cell::new(false),
+            abandoned: Cell::new(0),
+            pins: Cell::new(0),
             chosen: Cell::new(ptr::null()),
             base: Frame::base(),
         }
@@ -106,7 +112,22 @@ pub(crate) fn process_seed() -> u64 {
     *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
 }
 
+/// See [`Block::pin`].
+pub(crate) struct Pin<'t>(&'t Block);
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.0.pins.set(self.0.pins.get().wrapping_sub(1));
+    }
+}
+
 impl Block {
+    /// Keeps this thread's lanes in place while user code runs.
+    pub(crate) fn pin(&self) -> Pin<'_> {
+        self.pins.set(self.pins.get().wrapping_add(1));
+        Pin(self)
+    }
+
     /// The next sequence number of this thread.
     #[inline(always)]
     pub(crate) fn draw(&self) -> u32 {
