@@ -198,6 +198,9 @@ impl Follower {
                 }
             });
         }
+        if self.scope.is_inherited() {
+            return;
+        }
         let error_type = if self.has_panicked { Some("panic") } else { error_type };
         if let Some(error_type) = error_type.filter(|_| !self.scope.items.is_failed) {
             self.scope.items.fail(error_type);

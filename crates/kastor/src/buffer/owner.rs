@@ -20,7 +20,9 @@ use crate::{
     record::flag as record_flag,
     stack,
     sync::{Held, lock},
-    thread::{Block, Chunk, Flow, ItemBuffer, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag, lane_flag},
+    thread::{
+        Block, Chunk, FORKS, Flow, ItemBuffer, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag, lane_flag,
+    },
 };
 
 /// Every live thread that ever opened a scope or recorded a metric.
@@ -276,6 +278,7 @@ pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
 
 /// In a forked child: other threads do not exist, this thread's records and ids so far are the parent's.
 pub(crate) fn forget_past() {
+    FORKS.fetch_add(1, Relaxed);
     block(|t| {
         let own = OWNER.try_with(|owner| owner.try_borrow().ok()?.as_ref().map(|owner| Arc::clone(&owner.thread)));
         let own = own.ok().flatten();

@@ -9,7 +9,7 @@ use super::Scope;
 use crate::{
     name::Path,
     stack::{self, Carrier},
-    thread::{ItemBuffer, Sink, Thread, block, flag},
+    thread::{FORKS, ItemBuffer, Sink, Thread, block, flag},
 };
 
 /// See the module.
@@ -26,9 +26,15 @@ pub(crate) struct Detached {
     pub(crate) items: Box<ItemBuffer>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) context_id: u64,
+    forks: u32,
 }
 
 impl Detached {
+    /// Whether the scope is a forked child's parent's: it closes silently here.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.forks != FORKS.load(Relaxed)
+    }
+
     /// Whether the sequence numbers mean on this thread what they meant at first.
     #[inline]
     pub(crate) fn is_home(&self, thread: &Thread) -> bool {
@@ -65,6 +71,7 @@ impl Scope {
                 items,
                 sink: Arc::clone(&lane.sink),
                 context_id: lane.cursor.context_id,
+                forks: FORKS.load(Relaxed),
             };
             stack::close(t, frame);
             Some(detached)

@@ -112,6 +112,9 @@ pub(crate) fn process_seed() -> u64 {
     *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
 }
 
+/// How often this process is a forked child: what was opened before belongs to the parent.
+pub(crate) static FORKS: AtomicU32 = AtomicU32::new(0);
+
 /// See [`Block::pin`].
 pub(crate) struct Pin<'t>(&'t Block);
 
