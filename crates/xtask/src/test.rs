@@ -138,6 +138,10 @@ fn sanitizers(steps: &mut Steps, root: &Path) {
         }
         // The compile-fail cases run the compiler, which is not ours to sanitize.
         command.args(["--lib", "--tests", "--", "--skip", "compile_fail"]);
+        // These weigh the process, which is many times heavier with a sanitizer, or count its allocations.
+        for weighing in ["memory", "allocat", "a_million_scopes_may_be_open", "dynamic_names_beyond_the_bound"] {
+            command.args(["--skip", weighing]);
+        }
         command.env("RUSTFLAGS", with_flags("RUSTFLAGS", &format!("-Zsanitizer={sanitizer}")));
         command.env("CARGO_TARGET_DIR", target_folder(root, sanitizer));
         steps.run(name, command);
