@@ -21,12 +21,15 @@ use kastor::{
     metric, scope,
 };
 
+/// A path and the error type.
+type Closed = (String, Option<String>);
+
 /// Notes the scopes that it hears of.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Heard(Arc<Mutex<Vec<Closed>>>);
 
 impl Heard {
-    fn take(&self) -> Vec<(String, Option<String>)> {
+    fn take(&self) -> Vec<Closed> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -38,7 +41,7 @@ impl Reporter for Heard {
     }
 }
 
-fn heard(scopes: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
+fn heard(scopes: &[(&str, Option<&str>)]) -> Vec<Closed> {
     scopes.iter().map(|(scope, error)| ((*scope).to_owned(), error.map(str::to_owned))).collect()
 }
 
@@ -172,7 +175,7 @@ impl Drop for PanicsAtItsEnd {
     }
 }
 
-struct Done(#[expect(dead_code, reason = "dropped")] PanicsAtItsEnd);
+struct Done(#[allow(dead_code, reason = "it is there to be dropped")] PanicsAtItsEnd);
 
 impl Future for Done {
     type Output = ();
