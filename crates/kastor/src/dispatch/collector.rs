@@ -56,7 +56,7 @@ pub(crate) fn manage(context: Weak<dyn Managed>, exit_budget: Option<Duration>) 
     contexts.all.push(context);
     if let Some(budget) = exit_budget {
         EXIT.call_once(|| {
-            #[cfg(unix)]
+            #[cfg(all(unix, not(miri)))]
             // SAFETY: `flush_all` is an `extern "C"` function without arguments that does not unwind and stays loaded.
             unsafe {
                 libc::atexit(flush_all);
@@ -105,7 +105,7 @@ fn upgraded(all: &[Weak<dyn Managed>]) -> Vec<Arc<dyn Managed>> {
     all.iter().filter_map(Weak::upgrade).collect()
 }
 
-#[cfg_attr(not(unix), expect(dead_code, reason = "there is no hook at exit on this platform"))]
+#[cfg_attr(any(not(unix), miri), expect(dead_code, reason = "there is no hook at exit"))]
 extern "C" fn flush_all() {
     let deadline = Deadline::after(Duration::from_millis(EXIT_BUDGET_MS.load(Relaxed)));
     let contexts = upgraded(&lock(&CONTEXTS).all);

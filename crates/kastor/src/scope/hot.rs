@@ -195,8 +195,11 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
 #[inline(never)]
 fn close_inline(frame: *const Frame, extra: *mut (), end: u64) {
     block(|t| {
-        // SAFETY: the caller found the frame current and without flags: `extra` is the lane it was opened in.
-        let (this, lane) = unsafe { (&*frame, &*extra.cast::<Lane>()) };
+        // SAFETY: current, as the caller found.
+        let this = unsafe { &*frame };
+        // SAFETY: within the list, since the frame carries the number of a lane that is in place. Not through `extra`:
+        // that was made from a reference to the cursor alone, and may not be used for more.
+        let lane = unsafe { &**t.lanes.get().add(this.lane()) };
         let start = this.start.load(Relaxed);
         let duration = end.wrapping_sub(start);
         let link = this.link.get();
