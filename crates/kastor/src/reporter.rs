@@ -70,7 +70,8 @@ pub trait Reporter: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Makes what was accepted durable, delivered or not.
+    /// Makes what was accepted durable, delivered or not. Part of the interface for reporters that spool to disk; nothing
+    /// in this crate calls it yet.
     ///
     /// # Errors
     /// If that was not possible before the deadline.
