@@ -1,0 +1,5 @@
+//! Reporters for [`kastor`] that reach the world: files, sockets, formats.
+//!
+//! A program that only records links the core alone; this crate is for the program that wants its events elsewhere.
+//! Every exporter is the same two things: a configuration, and an encoder from [`Batch`](kastor::Batch) or
+//! [`Snapshot`](kastor::Snapshot) to bytes. What must be hard once (bounded queues, retry, disk) exists once.
