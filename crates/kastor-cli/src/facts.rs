@@ -158,12 +158,30 @@ pub(crate) struct VariableFacts {
     pub(crate) meaning: &'static str,
 }
 
-/// The environment variables that kastor reads, set or not.
+/// The variables that matter, as they are set now.
 pub(crate) fn environment() -> Vec<VariableFacts> {
-    kastor::environment()
-        .into_iter()
-        .map(|kastor::Variable { name, value, meaning }| VariableFacts { name, value, meaning })
-        .collect()
+    let value = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let variable = |name: &'static str, meanings: &[(&str, &'static str)], unset: &'static str| {
+        let value = value(name);
+        let meaning = value.as_deref().map_or(unset, |value| {
+            let known = meanings.iter().find(|(known, _)| *known == value);
+            known.map_or("not understood: only the exact values in the documentation count", |(_, meaning)| meaning)
+        });
+        VariableFacts { name, value, meaning }
+    };
+    vec![
+        variable(
+            "KASTOR_TELEMETRY",
+            &[("1", "enables contexts built from the environment"), ("0", "forbids telemetry from the environment")],
+            "telemetry from the environment is off, unless DEBUG=1",
+        ),
+        variable("DEBUG", &[("1", "enables contexts built from the environment")], "no effect"),
+        variable(
+            "KASTOR_TELEMETRY_STRICT_SCOPES",
+            &[("1", "dynamic names must have the recommended form")],
+            "any dynamic name is taken",
+        ),
+    ]
 }
 
 fn whole_ns(duration: Duration) -> u64 {

@@ -57,6 +57,7 @@ mod record;
 mod recording;
 mod report;
 mod reporter;
+mod sampler;
 mod scope;
 mod stack;
 mod sync;
@@ -66,7 +67,6 @@ mod value;
 
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
-    config::{Variable, environment},
     context::{
         Builder, Flush, FlushedReporter, InstallError, IntoReporter, Limits, OpenScope, Override, Telemetry, limits,
     },
@@ -83,7 +83,8 @@ pub use crate::{
     propagate::{TraceParent, TraceState},
     recording::Recording,
     report::Report,
-    reporter::{Accounts, Deadline, Reporter},
+    reporter::{Accounts, Aggregates, Deadline, Reporter},
+    sampler::Sampler,
     scope::Scope,
     stack::{Attached, Carrier},
     task::{FutureExt, InScope},

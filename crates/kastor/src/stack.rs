@@ -28,6 +28,7 @@ use crate::{
     event::{span_id, trace_id},
     name::Path,
     propagate::TraceParent,
+    sampler::Sampler,
     sync::{Held, lock},
     thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
@@ -215,11 +216,12 @@ impl Carrier {
         Self { trace_id: parent.trace_id(), span_id: parent.parent_id(), is_sampled: parent.is_sampled(), ..Self::NONE }
     }
 
-    pub(crate) fn of(frame: &Frame, levels: u32, prefix: u64) -> Self {
+    pub(crate) fn of(frame: &Frame, levels: u32, prefix: u64, sampler: Sampler) -> Self {
         if frame.span.load(Relaxed) == 0 {
             return Self::NONE;
         }
-        let (trace_id, span_id, is_sampled) = ids(frame, prefix);
+        let (trace_id, span_id, was_taken) = ids(frame, prefix);
+        let is_sampled = sampler.takes(frame.has(flag::FOREIGN), was_taken, trace_id);
         Self { trace_id, span_id, path: Path(frame.path.load(Relaxed)), levels, is_sampled }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     config,
     dispatch::{Background, OnFull, Worker},
     reporter::{Guarded, Reporter},
+    sampler::Sampler,
 };
 
 /// Builds a context; made by [`Telemetry::builder`].
@@ -22,6 +23,7 @@ pub struct Builder {
     exit_flush: Duration,
     is_strict: bool,
     clock: Option<Clock>,
+    sampler: Sampler,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -60,6 +62,7 @@ impl Builder {
             exit_flush: Duration::from_secs(1),
             is_strict: config::read(&["KASTOR"]).is_strict,
             clock: None,
+            sampler: Sampler::ALWAYS,
         }
     }
 
@@ -96,6 +99,12 @@ impl Builder {
         self
     }
 
+    /// Which traces batch reporters are to keep; all by default.
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
     /// Ticks by a clock that a test moves.
     pub fn clock(mut self, clock: MockClock) -> Self {
         self.clock = Some(Clock::Mock(clock));
@@ -121,8 +130,11 @@ impl Builder {
         }
         let exit_flush = (!workers.is_empty()).then_some(self.exit_flush);
         let clock = self.clock.unwrap_or_else(Clock::system);
-        let (is_strict, interval) = (self.is_strict, self.interval);
-        Telemetry::from_context(Context::new(Parts { clock, inline, workers, is_strict, interval }), exit_flush)
+        let (is_strict, interval, sampler) = (self.is_strict, self.interval, self.sampler);
+        Telemetry::from_context(
+            Context::new(Parts { clock, inline, workers, is_strict, interval, sampler }),
+            exit_flush,
+        )
     }
 
     /// Builds an enabled context if the environment enables telemetry (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not

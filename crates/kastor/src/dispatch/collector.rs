@@ -14,6 +14,7 @@ use std::{
 use super::fork;
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
+    health::Stats,
     reporter::Deadline,
     sync::{Held, lock},
     thread::mark_as_own,
@@ -126,6 +127,7 @@ pub(super) fn forget_thread() {
 }
 
 /// Aggregates at one moment, owned.
+#[derive(Default)]
 pub(crate) struct Collected {
     pub(crate) scopes: Vec<ScopeAggregate>,
     pub(crate) series: Vec<SeriesAggregate>,
@@ -135,13 +137,14 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    pub(crate) fn as_snapshot(&self) -> Snapshot<'_> {
+    pub(crate) fn as_snapshot<'a>(&'a self, stats: &'a dyn Fn() -> Stats) -> Snapshot<'a> {
         Snapshot {
             scopes: &self.scopes,
             series: &self.series,
             start_unix_ns: self.start_unix_ns,
             unix_ns: self.unix_ns,
             process: self.process,
+            stats,
         }
     }
 }
