@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// Bytes of one value that are kept.
-pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
+pub const MAX_VALUE_BYTES: usize = 4 << 10;
 /// Attributes of one event that are kept.
-pub(crate) const MAX_ATTRIBUTES: u32 = 128;
+pub const MAX_ATTRIBUTES: u32 = 128;
 /// Bytes of one event that are kept.
-pub(crate) const MAX_EVENT_BYTES: usize = 64 << 10;
+pub const MAX_EVENT_BYTES: usize = 64 << 10;
 
 /// One attribute value.
 #[derive(Clone, Copy)]

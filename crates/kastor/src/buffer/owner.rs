@@ -279,6 +279,7 @@ pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
 /// In a forked child: other threads do not exist, this thread's records and ids so far are the parent's.
 pub(crate) fn forget_past() {
     FORKS.fetch_add(1, Relaxed);
+    crate::thread::reseed(clock::now_ns());
     block(|t| {
         let own = OWNER.try_with(|owner| owner.try_borrow().ok()?.as_ref().map(|owner| Arc::clone(&owner.thread)));
         let own = own.ok().flatten();

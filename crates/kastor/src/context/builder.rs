@@ -14,6 +14,9 @@ use crate::{
     sampler::Sampler,
 };
 
+/// Bytes that may wait for background reporters, unless [`Builder::queue_bytes`] says otherwise.
+pub const QUEUE_BYTES: usize = 16 << 20;
+
 /// Builds a context; made by [`Telemetry::builder`].
 #[must_use = "nothing is built before `build`"]
 pub struct Builder {
@@ -58,7 +61,7 @@ impl Builder {
         Self {
             reporters: Vec::new(),
             interval: Duration::from_secs(10),
-            queue_bytes: super::limits::QUEUE_BYTES,
+            queue_bytes: QUEUE_BYTES,
             exit_flush: Duration::from_secs(1),
             is_strict: config::read(&["KASTOR"]).is_strict,
             clock: None,

@@ -5,7 +5,6 @@
 
 mod builder;
 mod core;
-mod limits;
 mod rules;
 
 use std::{
@@ -16,11 +15,8 @@ use std::{
     time::Duration,
 };
 
+pub use self::builder::{Builder, IntoReporter, QUEUE_BYTES};
 pub(crate) use self::core::Context;
-pub use self::{
-    builder::{Builder, IntoReporter},
-    limits::{Limits, limits},
-};
 use crate::{
     buffer,
     callsite::{self, Decide},

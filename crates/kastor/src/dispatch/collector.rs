@@ -11,13 +11,12 @@ use std::{
     time::Duration,
 };
 
-use super::fork;
+use super::{fork, spawn::spawn};
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
     health::Stats,
     reporter::Deadline,
     sync::{Held, lock},
-    thread::mark_as_own,
 };
 
 /// How often what threads have published is claimed.
@@ -79,14 +78,12 @@ pub(crate) fn ensure_running() {
 
 fn start(contexts: &mut Contexts) {
     if !contexts.is_running {
-        let collector = std::thread::Builder::new().name("kastor-collector".into());
         // Without a thread, full chunks and flushes still deliver.
-        contexts.is_running = collector.spawn(run).is_ok();
+        contexts.is_running = spawn(c"kastor-collect", run);
     }
 }
 
 fn run() {
-    mark_as_own();
     let mut contexts = lock(&CONTEXTS);
     loop {
         let alive = upgraded(&contexts.all);

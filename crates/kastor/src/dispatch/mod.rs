@@ -5,6 +5,7 @@
 
 mod collector;
 mod fork;
+mod spawn;
 mod worker;
 
 use std::time::Duration;

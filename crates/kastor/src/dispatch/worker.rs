@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected};
+use super::{OnFull, collector::Collected, spawn::spawn};
 use crate::{
     buffer,
     clock::Anchors,
@@ -18,7 +18,7 @@ use crate::{
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
     sync::{Held, lock},
-    thread::{Delivery, MAX_CHUNK_WORDS, mark_as_own},
+    thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
 /// A delivery for one worker, or for several.
@@ -264,13 +264,7 @@ impl Worker {
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
         // Without a thread everything stays queued and counted, and the next push tries again.
-        queue.is_running = std::thread::Builder::new()
-            .name("kastor-reporter".into())
-            .spawn(move || {
-                mark_as_own();
-                worker.run(&environment);
-            })
-            .is_ok();
+        queue.is_running = spawn(c"kastor-reporter", move || worker.run(&environment));
     }
 
     fn run(&self, environment: &Environment) {
