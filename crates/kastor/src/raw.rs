@@ -138,9 +138,8 @@ pub fn close(telemetry: &Telemetry, frame: &Frame, outcome: Outcome<'_>, attach:
             lane.sink.cut(items.dropped());
         }
         let aliases = [t.draw(), t.draw()];
-        let trace_id = frame.carrier.trace_id();
-        stack::add_flow(Flow { alias: aliases[0], span_id: frame.carrier.span_id(), trace_id });
-        stack::add_flow(Flow { alias: aliases[1], span_id: frame.parent_span_id, trace_id });
+        stack::add_flow(frame.carrier.flow(aliases[0]));
+        stack::add_flow(Flow { span_id: frame.parent_span_id, ..frame.carrier.flow(aliases[1]) });
         let parent = if frame.parent_span_id == 0 { 0 } else { aliases[1] };
         let mut flags = record_flag::FOREIGN;
         flags |= if items.is_failed { record_flag::FAILED } else { 0 };

@@ -6,7 +6,6 @@
 
 use std::{
     any::type_name,
-    fmt,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -153,12 +152,6 @@ impl Aggregates {
     /// Calls `f` with fresh aggregates; returns whether the context still exists.
     pub fn snapshot(&self, mut f: impl FnMut(&Snapshot<'_>)) -> bool {
         self.source.upgrade().map(|source| source.snapshot(&mut f)).is_some()
-    }
-}
-
-impl fmt::Debug for Aggregates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Aggregates")
     }
 }
 

@@ -72,12 +72,6 @@ impl Sampler {
     }
 }
 
-impl Default for Sampler {
-    fn default() -> Self {
-        Self::ALWAYS
-    }
-}
-
 /// How far a rate is used up: the generic cell rate algorithm (ITU-T I.371), with a second's worth of tolerance.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {

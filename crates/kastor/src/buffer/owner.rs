@@ -323,9 +323,9 @@ fn redraw(t: &Block, thread: &Thread, flags: u32) {
     t.base.root.set(1);
     // Every open frame gets an alias of its own; a stale one would soon stand for a new scope's number.
     stack::end_flows();
-    for (frame, (trace_id, span_id, _)) in known {
+    for (frame, (trace, span_id, _)) in known {
         let alias = t.draw();
-        stack::add_flow(Flow { alias, span_id, trace_id });
+        stack::add_flow(Flow { alias, span_id, ..trace });
         frame.span.store(alias, Relaxed);
         frame.root.set(alias);
         frame.set(flag::FOREIGN | flags);

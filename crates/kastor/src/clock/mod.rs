@@ -47,11 +47,6 @@ impl Clock {
         if choice == 1 { Clock::Counter } else { Clock::Os }
     }
 
-    /// The clock used when the counter cannot be trusted; public to tests through the builder.
-    pub(crate) fn fallback() -> Self {
-        Clock::Os
-    }
-
     pub(crate) fn ticks(&self) -> u64 {
         match self {
             Clock::Counter => raw_ticks(),

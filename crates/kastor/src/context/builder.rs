@@ -116,7 +116,7 @@ impl Builder {
 
     /// Ticks by the operating system's monotonic clock, as machines without a trusted counter do.
     pub fn system_clock(mut self) -> Self {
-        self.clock = Some(Clock::fallback());
+        self.clock = Some(Clock::Os);
         self
     }
 
