@@ -142,6 +142,7 @@ pub struct Stats {
     pub(crate) cut_values: u64,
     pub(crate) overflowed_names: u64,
     pub(crate) overflowed_series: u64,
+    pub(crate) clock_gaps: u64,
     pub(crate) reporters: Vec<ReporterStats>,
 }
 
@@ -181,6 +182,12 @@ impl Stats {
     /// Times that a set of labels found no room and shared an overflow series.
     pub fn overflowed_series(&self) -> u64 {
         self.overflowed_series
+    }
+
+    /// Times that the processor's counter and the monotonic clock parted, as when the machine was suspended: scopes that
+    /// were open then have a duration by the counter, and those closed since are timed anew.
+    pub fn clock_gaps(&self) -> u64 {
+        self.clock_gaps
     }
 
     /// One entry per reporter, in the order of registration.

@@ -223,6 +223,7 @@ impl Context {
             cut_values: self.cut_values.load(Relaxed) + name::cut_names(),
             overflowed_names: name::overflowed(),
             overflowed_series: self.series.overflowed(),
+            clock_gaps: self.environment.anchors.gaps(),
             reporters: inline.chain(self.workers.iter().map(|worker| worker.stats(waiting))).collect(),
         }
     }
