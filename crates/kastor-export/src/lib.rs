@@ -9,5 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod redact;
+mod sampling;
 
 pub use crate::redact::{REDACTED, RecordRedaction, Redaction};
+pub use crate::sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio};
