@@ -64,6 +64,9 @@ mod task;
 mod thread;
 mod value;
 
+/// What [`Reporter::hold_for_fork`] collects.
+#[doc(hidden)]
+pub use crate::sync::Held;
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
     config::{Variable, environment},
