@@ -8,8 +8,13 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod capture;
+mod frame;
+mod fs;
 mod redact;
 mod sampling;
 
-pub use crate::redact::{REDACTED, RecordRedaction, Redaction};
-pub use crate::sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio};
+pub use crate::{
+    redact::{REDACTED, RecordRedaction, Redaction},
+    sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
+};

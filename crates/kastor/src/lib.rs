@@ -65,6 +65,9 @@ mod task;
 mod thread;
 mod value;
 
+/// What [`Reporter::hold_for_fork`] collects.
+#[doc(hidden)]
+pub use crate::sync::Held;
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
     context::{Builder, Flush, FlushedReporter, InstallError, IntoReporter, OpenScope, Override, Telemetry},
