@@ -3,3 +3,33 @@
 //! A program that only records links the core alone; this crate is for the program that wants its events elsewhere.
 //! Every exporter is the same two things: a configuration, and an encoder from [`Batch`](kastor::Batch) or
 //! [`Snapshot`](kastor::Snapshot) to bytes. What must be hard once (bounded queues, retry, disk) exists once.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+#[cfg(feature = "otlp")]
+mod delivery;
+#[cfg(feature = "otlp")]
+mod environment;
+#[cfg(feature = "otlp")]
+mod install;
+#[cfg(feature = "otlp")]
+mod json_lines;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod redact;
+mod sampling;
+mod spool;
+
+#[cfg(feature = "otlp")]
+pub use crate::{
+    delivery::{Compression, Retry},
+    install::install_from_env,
+    json_lines::JsonLines,
+    otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
+};
+pub use crate::{
+    redact::{REDACTED, RecordRedaction, Redaction},
+    sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
+    spool::SpoolConfig,
+};

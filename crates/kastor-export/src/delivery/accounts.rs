@@ -63,6 +63,12 @@ impl Ledger {
         self.spooled.load(SeqCst)
     }
 
+    /// Forgets everything: in a forked child, the past is the parent's.
+    pub(crate) fn reset(&self) {
+        let all = self.dropped.iter().chain([&self.delivered, &self.queued, &self.spooled]);
+        all.for_each(|count| count.store(0, SeqCst));
+    }
+
     pub(crate) fn read(&self) -> Accounts {
         let mut dropped = Drops::default();
         for (reason, count) in DropReason::ALL.into_iter().zip(&self.dropped) {

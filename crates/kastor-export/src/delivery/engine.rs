@@ -2,7 +2,6 @@
 
 use std::{
     sync::{Arc, Weak},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -19,8 +18,10 @@ use super::{
 
 /// What an engine is told once.
 pub(crate) struct Settings {
-    /// For thread names and logs.
+    /// For logs.
     pub(crate) name: &'static str,
+    /// At most 15 bytes.
+    pub(crate) thread_name: &'static std::ffi::CStr,
     pub(crate) retry: Retry,
     /// How long an open request may wait for more.
     pub(crate) linger: Duration,
@@ -31,7 +32,7 @@ pub(crate) struct Settings {
 /// The encoder, as the sender sees it.
 pub(crate) trait Source: Send + Sync {
     /// Hands over what is open, if nobody is encoding at the moment and there is room.
-    fn take_open(&self);
+    fn take_open(self: Arc<Self>);
 }
 
 pub(crate) struct Engine {
@@ -118,7 +119,11 @@ impl Engine {
         self.queue.hurry();
         let until = Instant::now() + deadline.remaining();
         let is_done = self.queue.wait_until_idle(until, || self.store.is_none() || self.ledger.spooled() == 0);
-        if is_done { Ok(()) } else { Err(Error::timeout(format!("{}: not everything was delivered in time", self.settings.name))) }
+        if is_done {
+            Ok(())
+        } else {
+            Err(Error::timeout(format!("{}: not everything was delivered in time", self.settings.name)))
+        }
     }
 
     /// Makes everything durable that was handed over; the newest aggregates too, which no one else will send.
@@ -135,9 +140,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets the sender end when it has made an attempt for all that is left. Never blocks.
-    pub(crate) fn close(&self) {
-        self.queue.close();
+    /// Takes the rest, and lets the sender end when it has made an attempt for all that is left. Never waits for the
+    /// sender.
+    pub(crate) fn close(self: &Arc<Self>, source: &Arc<impl Source + 'static>, rest: Vec<Request>) {
+        let rest: Vec<Request> = rest.into_iter().filter_map(|request| self.try_to_store(request)).collect();
+        let has_rest = !rest.is_empty();
+        self.queue.close(rest);
+        if has_rest {
+            self.ensure_running(source);
+        }
     }
 
     pub(super) fn connect(&self) -> Box<dyn super::Transport> {
@@ -175,9 +186,10 @@ impl Engine {
     fn ensure_running(self: &Arc<Self>, source: &Arc<impl Source + 'static>) {
         self.queue.ensure_running(|| {
             let engine = Arc::clone(self);
-            let weak: Weak<dyn Source> = Arc::<_>::downgrade(source) as Weak<dyn Source>;
+            let source = Arc::downgrade(source);
+            let source: Weak<dyn Source> = source;
             // Without a thread everything stays queued and counted, and the next request tries again.
-            thread::Builder::new().name(format!("kastor-{}", self.settings.name)).spawn(move || sender::run(&engine, &weak)).is_ok()
+            kastor::spawn(self.settings.thread_name, move || sender::run(&engine, &source))
         });
     }
 }

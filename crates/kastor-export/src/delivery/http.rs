@@ -26,6 +26,8 @@ pub(crate) const LARGEST_ANSWER_BYTES: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct HttpSettings {
     pub(crate) url: String,
+    /// The same without secrets, for messages.
+    pub(crate) shown_url: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) timeout: Duration,
     pub(crate) compression: Compression,
@@ -50,7 +52,10 @@ pub(crate) struct Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("own_roots", &self.roots.is_some()).field("client_certificate", &self.client.is_some()).finish()
+        f.debug_struct("Tls")
+            .field("own_roots", &self.roots.is_some())
+            .field("client_certificate", &self.client.is_some())
+            .finish()
     }
 }
 
@@ -140,7 +145,7 @@ impl Http {
         let mut response = sent.map_err(|error| match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => never(&error),
             // The network, a name, TLS: all of these can be mended without us.
-            error => Answer::Later { after: None, why: format!("{}: {error}", settings.url) },
+            error => Answer::Later { after: None, why: format!("{}: {error}", settings.shown_url) },
         })?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -155,7 +160,7 @@ impl Http {
             return Ok(Answer::Accepted { rejected, message });
         }
         let said = body.map(|body| (settings.read_refusal)(&body)).unwrap_or_default();
-        let why = format!("{}: HTTP {}: {said}", settings.url, status.as_u16());
+        let why = format!("{}: HTTP {}: {said}", settings.shown_url, status.as_u16());
         if is_http_retryable(status.as_u16()) {
             let after = text(&headers, header::RETRY_AFTER.as_str());
             Ok(Answer::Later { after: after.and_then(|value| parse_retry_after(value, SystemTime::now())), why })

@@ -26,16 +26,15 @@ mod store;
 
 use std::time::Duration;
 
-pub use self::{compression::Compression, retry::Retry};
 pub(crate) use self::{
     accounts::Ledger,
-    compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
-    note::neutral,
+    note::{Note, neutral},
     retry::is_grpc_retryable,
     store::{SpoolStore, Store},
 };
+pub use self::{compression::Compression, retry::Retry};
 
 /// What a request carries, and with it where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use std::{
 
 /// One kind of message.
 #[derive(Default)]
-pub(super) struct Note {
+pub(crate) struct Note {
     times: AtomicU64,
 }
 
 impl Note {
     /// Logs a warning, unless it was said often enough.
-    pub(super) fn warn(&self, text: impl FnOnce() -> String) {
+    pub(crate) fn warn(&self, text: impl FnOnce() -> String) {
         let times = self.times.fetch_add(1, Relaxed) + 1;
         if times <= 3 || times.is_power_of_two() {
             contained(|| log::warn!(target: "kastor_export", "{} ({times} so far)", text()));
@@ -22,7 +22,7 @@ impl Note {
     }
 
     /// Begins anew, and says so.
-    pub(super) fn reset(&self, text: impl FnOnce() -> String) {
+    pub(crate) fn reset(&self, text: impl FnOnce() -> String) {
         if self.times.swap(0, Relaxed) > 0 {
             contained(|| log::info!(target: "kastor_export", "{}", text()));
         }

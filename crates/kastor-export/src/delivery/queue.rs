@@ -104,7 +104,9 @@ impl Queue {
         state.is_sending = false;
         self.done.notify_all();
         loop {
-            if let Some(request) = state.aggregates.pop_front().or_else(|| state.slots.iter_mut().find_map(Option::take)) {
+            if let Some(request) =
+                state.aggregates.pop_front().or_else(|| state.slots.iter_mut().find_map(Option::take))
+            {
                 state.is_sending = true;
                 self.done.notify_all();
                 return Work::Send(request);
@@ -163,9 +165,12 @@ impl Queue {
         }
     }
 
-    /// No more will come: the sender makes one attempt for what is left, and ends.
-    pub(super) fn close(&self) {
-        self.lock().is_closing = true;
+    /// No more will come but the rest: the sender makes one attempt for what is left, and ends.
+    pub(super) fn close(&self, rest: Vec<Request>) {
+        let mut state = self.lock();
+        state.aggregates.extend(rest);
+        state.is_closing = true;
+        drop(state);
         self.wake.notify_all();
         self.done.notify_all();
     }

@@ -132,7 +132,11 @@ impl Sender<'_> {
                     let rejected = rejected.min(request.events);
                     if rejected > 0 || !message.is_empty() {
                         notes.rejected.warn(|| {
-                            format!("{}: the server took all but {rejected} items: {}", settings.name, neutral(&message))
+                            format!(
+                                "{}: the server took all but {rejected} items: {}",
+                                settings.name,
+                                neutral(&message)
+                            )
                         });
                     }
                     return Fate::Taken { rejected };

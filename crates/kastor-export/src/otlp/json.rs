@@ -24,7 +24,8 @@ pub(crate) fn render(signal: Signal, body: &[u8], out: &mut String) -> Result<()
         Signal::Traces => &TRACES,
         Signal::Metrics => &METRICS,
     };
-    render_message(message, body, out, DEEPEST).ok_or_else(|| Error::invalid_input("not a request in OTLP's protobuf form"))
+    render_message(message, body, out, DEEPEST)
+        .ok_or_else(|| Error::invalid_input("not a request in OTLP's protobuf form"))
 }
 
 /// A field of a message: its number, its JSON name, and what it holds.
