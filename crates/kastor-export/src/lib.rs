@@ -9,12 +9,31 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod capture;
+#[cfg(feature = "otlp")]
+mod delivery;
+#[cfg(feature = "otlp")]
+mod environment;
 mod frame;
 mod fs;
+#[cfg(feature = "otlp")]
+mod install;
+#[cfg(feature = "otlp")]
+mod json_lines;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod redact;
 mod sampling;
+mod spool;
 
+#[cfg(feature = "otlp")]
+pub use crate::{
+    delivery::{Compression, Retry},
+    install::install_from_env,
+    json_lines::JsonLines,
+    otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
+};
 pub use crate::{
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
+    spool::SpoolConfig,
 };

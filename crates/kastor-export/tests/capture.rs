@@ -1,6 +1,6 @@
 //! A capture holds what was recorded, however it is divided, and whoever writes beside it.
 
-mod support;
+mod captured;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,7 +12,7 @@ use kastor::{Builder, DropReason, FutureExt as _, Number, Recording, Telemetry, 
 use kastor_export::capture::{
     Aggregate, Capture, CaptureConfig, Durability, Part, Reader, StoredValue, check, gaps_between,
 };
-use support::{LONG, again, captured, child_of, files, recorded, work};
+use captured::{LONG, again, captured, child_of, files, recorded, work};
 
 /// At rest, what was emitted is where the accounts say.
 #[track_caller]
@@ -28,7 +28,7 @@ fn build(builder: Builder, capture: &Capture) -> Telemetry {
     builder.reporter(capture.clone()).build()
 }
 
-fn sorted(mut all: Vec<support::Seen>) -> Vec<support::Seen> {
+fn sorted(mut all: Vec<captured::Seen>) -> Vec<captured::Seen> {
     all.sort_by(|a, b| a.partial_cmp(b).unwrap());
     all
 }

@@ -91,6 +91,8 @@ pub use crate::{
     task::{FutureExt, InScope},
     value::Value,
 };
+#[doc(hidden)]
+pub use crate::{dispatch::spawn, sync::Held};
 pub use kastor_macros::scoped;
 
 /// The limits that hold by default: nothing that a program does makes memory grow without a bound.

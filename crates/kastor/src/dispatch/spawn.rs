@@ -6,7 +6,7 @@
 
 /// Starts a thread with a name of at most 15 bytes, which nobody will wait for. Returns whether that was possible.
 #[cfg(all(unix, not(miri)))]
-pub(super) fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
     use std::{ffi::c_void, mem::MaybeUninit, ptr};
 
     use crate::{
@@ -60,7 +60,7 @@ pub(super) fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
 
 /// The same where there are no forks, or no system to ask.
 #[cfg(any(not(unix), miri))]
-pub(super) fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
     let builder = std::thread::Builder::new().name(name.to_string_lossy().into_owned());
     builder
         .spawn(|| {

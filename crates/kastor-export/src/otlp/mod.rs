@@ -1,0 +1,196 @@
+//! OpenTelemetry: traces and metrics to any collector that speaks OTLP.
+//!
+//! ```text
+//! Batch    ─ span / metrics ─▶ OpenRequest ─▶ delivery ─▶ HTTP/protobuf, HTTP/JSON or gRPC
+//! Snapshot ─ metrics ────────▶ OpenRequest ─▶ delivery
+//! ```
+//!
+//! Everything is protobuf until it leaves: the spool and every transport share one form, JSON is made of it at the end.
+//! `docs/opentelemetry.md` says what becomes of what.
+
+mod config;
+pub(crate) mod environment;
+mod exporter;
+#[cfg(feature = "grpc")]
+mod grpc;
+mod json;
+mod metrics;
+mod request;
+mod resource;
+mod response;
+mod span;
+mod transport;
+mod value;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kastor::{Accounts, Batch, Deadline, Error, Held, Process, Reporter, Snapshot};
+
+use self::exporter::Exporter;
+pub use self::{
+    config::{OtlpConfig, Protocol},
+    metrics::DurationUnit,
+};
+pub(crate) use self::{
+    exporter::{Encoders, Limits, Takes},
+    json::render as render_json,
+    request::OpenRequest,
+    span::SpanLimits,
+};
+use crate::delivery::{SpoolStore, Store};
+
+/// Sends scopes as spans, and aggregates as metrics, to an OpenTelemetry collector.
+///
+/// A batch reporter: the context runs it in the background by itself. It never blocks the program. While the collector
+/// does not answer, events wait in the context's bounded queue, and what finds no room there is counted.
+///
+/// ```no_run
+/// use kastor_export::{Otlp, OtlpConfig};
+///
+/// # fn main() -> Result<(), kastor::Error> {
+/// let otlp = Otlp::new(OtlpConfig::new("http://localhost:4318").service_name("shop"))?;
+/// let tele = kastor::Telemetry::builder().reporter(otlp).build();
+/// # Ok(())
+/// # }
+/// ```
+pub struct Otlp {
+    config: Arc<OtlpConfig>,
+    /// Held for moments only, and during a fork.
+    life: Mutex<Life>,
+}
+
+/// One process's part of an exporter.
+#[derive(Default)]
+struct Life {
+    exporter: Option<Arc<Exporter>>,
+    /// Opened when the exporter was made, so that errors show early; with the process that did so.
+    opened: Option<(u32, Box<dyn Store>)>,
+}
+
+impl Otlp {
+    /// Checks the settings and opens the spool, if there is one. Nothing is sent and no thread is started before there
+    /// is something to send.
+    ///
+    /// # Errors
+    /// If an address, a header or a certificate cannot be used, or the spool cannot be opened.
+    pub fn new(config: OtlpConfig) -> Result<Self, Error> {
+        config.check()?;
+        let opened = match &config.spool {
+            Some(spool) => Some((std::process::id(), open(spool)?)),
+            None => None,
+        };
+        Ok(Self { config: Arc::new(config), life: Mutex::new(Life { exporter: None, opened }) })
+    }
+
+    /// As the environment says, with OpenTelemetry's variables. What cannot be understood there is logged, and its
+    /// default used.
+    ///
+    /// # Errors
+    /// As [`Otlp::new`].
+    pub fn from_env() -> Result<Self, Error> {
+        Self::new(OtlpConfig::from_env())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process's part. A forked child begins anew, and leaves alone what it inherited: locks that other threads
+    /// held, connections and files are the parent's.
+    fn exporter(&self, process: Process) -> Arc<Exporter> {
+        let mut life = self.lock();
+        if let Some(exporter) = &life.exporter {
+            if exporter.process() == process {
+                return Arc::clone(exporter);
+            }
+        }
+        std::mem::forget(life.exporter.take());
+        let store = match life.opened.take() {
+            Some((process_id, store)) if process_id == process.id => Some(store),
+            inherited => {
+                std::mem::forget(inherited);
+                self.config.spool.as_ref().and_then(|spool| match open(spool) {
+                    Ok(store) => Some(store),
+                    Err(error) => {
+                        log::error!(target: "kastor_export", "otlp: sending without a spool: {error}");
+                        None
+                    }
+                })
+            }
+        };
+        let exporter = Arc::new(Exporter::new(&self.config, process, store));
+        life.exporter = Some(Arc::clone(&exporter));
+        exporter
+    }
+
+    /// This process's part, if it has recorded anything.
+    fn existing(&self) -> Option<Arc<Exporter>> {
+        let own = std::process::id();
+        self.lock().exporter.as_ref().filter(|exporter| exporter.process().id == own).map(Arc::clone)
+    }
+}
+
+fn open(spool: &crate::spool::SpoolConfig) -> Result<Box<dyn Store>, Error> {
+    Ok(Box::new(SpoolStore::open(spool)?))
+}
+
+impl OtlpConfig {
+    /// As the environment says, with OpenTelemetry's variables; see `docs/opentelemetry.md`. What cannot be understood
+    /// there is logged, and its default used.
+    pub fn from_env() -> Self {
+        crate::environment::Environment::of_process(environment::read)
+    }
+}
+
+impl Reporter for Otlp {
+    fn record_batch(&self, batch: &Batch<'_>) -> Result<(), Error> {
+        self.exporter(batch.process()).batch(batch);
+        Ok(())
+    }
+
+    fn record_aggregates(&self, snapshot: &Snapshot<'_>) -> Result<(), Error> {
+        self.exporter(snapshot.process()).aggregates(snapshot);
+        Ok(())
+    }
+
+    fn flush(&self, deadline: Deadline) -> Result<(), Error> {
+        self.existing().map_or(Ok(()), |exporter| exporter.flush(deadline))
+    }
+
+    fn persist(&self, deadline: Deadline) -> Result<(), Error> {
+        self.existing().map_or(Ok(()), |exporter| exporter.persist(deadline))
+    }
+
+    fn accounts(&self) -> Option<Accounts> {
+        // Before the first event there is nothing to account for.
+        Some(self.existing().map(|exporter| exporter.accounts()).unwrap_or_default())
+    }
+
+    fn prefers_batches(&self) -> bool {
+        true
+    }
+
+    fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(self.lock()));
+    }
+}
+
+impl Drop for Otlp {
+    /// Never waits: the sender makes one attempt for what is left, and ends.
+    fn drop(&mut self) {
+        let life = std::mem::take(self.life.get_mut().unwrap_or_else(PoisonError::into_inner));
+        match life.exporter {
+            Some(exporter) if exporter.process().id == std::process::id() => exporter.close(),
+            inherited => std::mem::forget(inherited),
+        }
+    }
+}
+
+impl fmt::Debug for Otlp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Otlp").field(&self.config).finish()
+    }
+}
