@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod integration;
 mod steps;
 mod test;
 
@@ -20,9 +21,9 @@ cargo xtask test [--deep]              every test; --deep adds long histories, M
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core|python|export|view]
                                        builds bench/ and runs it with these arguments
-cargo xtask integration                tests against real services";
+cargo xtask integration [SUBJECT]      the reporters against real readers and servers, which it installs under target/";
 
-/// The exit code for a command that was not understood or does not exist yet.
+/// The exit code for a command that was not understood.
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(&root, test::Depth::Usual),
         ["test", "--deep"] => test::test(&root, test::Depth::Deep),
         ["bench", rest @ ..] => bench::bench(&root, rest),
-        ["integration"] => integration(),
+        ["integration"] => integration::integration(&root, ""),
+        ["integration", subject] => integration::integration(&root, subject),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -47,11 +49,6 @@ fn main() -> ExitCode {
 /// Says what was wrong and what would be right.
 fn misuse(sentence: &str) -> ExitCode {
     eprintln!("xtask: {sentence}\n\n{USAGE}");
-    ExitCode::from(MISUSE)
-}
-
-fn integration() -> ExitCode {
-    eprintln!("xtask integration: this repository has no integration tests yet; nothing was run");
     ExitCode::from(MISUSE)
 }
 
