@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use captured::{LONG, again, captured, child_of, files, recorded, work};
 use kastor::{Builder, DropReason, FutureExt as _, Number, Recording, Telemetry, TraceParent, count, metric, scope};
 use kastor_export::capture::{
     Aggregate, Capture, CaptureConfig, Durability, Part, Reader, StoredValue, check, gaps_between,
 };
-use captured::{LONG, again, captured, child_of, files, recorded, work};
 
 /// At rest, what was emitted is where the accounts say.
 #[track_caller]

@@ -65,9 +65,6 @@ mod task;
 mod thread;
 mod value;
 
-/// What [`Reporter::hold_for_fork`] collects.
-#[doc(hidden)]
-pub use crate::sync::Held;
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
     context::{Builder, Flush, FlushedReporter, InstallError, IntoReporter, OpenScope, Override, Telemetry},
@@ -91,6 +88,7 @@ pub use crate::{
     task::{FutureExt, InScope},
     value::Value,
 };
+/// For the reporters of `kastor-export`: how their threads start, and what [`Reporter::hold_for_fork`] collects.
 #[doc(hidden)]
 pub use crate::{dispatch::spawn, sync::Held};
 pub use kastor_macros::scoped;
