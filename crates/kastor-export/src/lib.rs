@@ -10,3 +10,9 @@
 pub mod capture;
 mod frame;
 mod fs;
+#[cfg(test)]
+mod simulated;
+#[cfg_attr(not(test), allow(dead_code, reason = "the delivery engine is what uses it"))]
+mod spool;
+
+pub use crate::spool::SpoolConfig;
