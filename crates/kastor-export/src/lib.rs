@@ -10,6 +10,8 @@
 pub mod capture;
 mod frame;
 mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod simulated;
 #[cfg_attr(not(test), allow(dead_code, reason = "the delivery engine is what uses it"))]
