@@ -15,6 +15,8 @@ mod delivery;
 mod environment;
 mod frame;
 mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "otlp")]
 mod install;
 #[cfg(feature = "otlp")]
@@ -23,6 +25,9 @@ mod json_lines;
 mod otlp;
 mod redact;
 mod sampling;
+#[cfg(test)]
+mod simulated;
+#[cfg_attr(not(any(test, feature = "otlp")), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
 
 #[cfg(feature = "otlp")]
