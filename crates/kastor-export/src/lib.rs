@@ -23,6 +23,9 @@ mod json_lines;
 mod otlp;
 mod redact;
 mod sampling;
+#[cfg(test)]
+mod simulated;
+#[cfg_attr(not(any(test, feature = "otlp")), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
 
 #[cfg(feature = "otlp")]
