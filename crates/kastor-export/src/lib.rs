@@ -21,6 +21,8 @@ mod install;
 mod json_lines;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod neutral;
+mod prometheus;
 mod redact;
 mod sampling;
 mod spool;
@@ -33,7 +35,22 @@ pub use crate::{
     otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
 };
 pub use crate::{
+    prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
 };
+
+/// Entries for the fuzzer. Not for use by hand: they change without notice.
+#[doc(hidden)]
+pub mod fuzz {
+    /// The head of a request to the Prometheus endpoint.
+    pub fn prometheus_request(bytes: &[u8]) {
+        crate::prometheus::fuzz(bytes);
+    }
+
+    /// An `Accept` header.
+    pub fn prometheus_accept(text: &str) {
+        let _ = crate::PrometheusFormat::negotiate(text);
+    }
+}
