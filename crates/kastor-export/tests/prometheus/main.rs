@@ -4,6 +4,7 @@
 mod endpoint;
 mod fork;
 mod parser;
+mod speed;
 mod texts;
 mod wire;
 

@@ -79,7 +79,7 @@ pub fn parse(text: &str, is_open: bool) -> Vec<Family> {
         let mut identity = sample.labels.clone();
         identity.sort();
         assert!(identities.insert((sample.name.clone(), identity)), "twice: {line}");
-        assert!(suffix == "" || !names.contains(&sample.name), "a family of this name too: {line}");
+        assert!(suffix.is_empty() || !names.contains(&sample.name), "a family of this name too: {line}");
         family.samples.push(sample);
     }
     assert!(!is_open, "no end");

@@ -150,8 +150,9 @@ impl fmt::Debug for PrometheusBuilder {
 
 /// An endpoint that serves a context's aggregates; see `docs/prometheus.md`. Dropping it ends it.
 ///
-/// As a reporter it is asked for nothing but aggregates. It still makes its context hand events to a background thread,
-/// as every reporter does; where it would be the only one, [`serve`](Prometheus::serve) avoids that.
+/// As a reporter it ends with its context: when the last handle and every thread that recorded into it are gone. It is
+/// asked for nothing but aggregates, but its context still hands events to a background thread, as for every reporter;
+/// where it would be the only one, [`serve`](Prometheus::serve) avoids both.
 ///
 /// ```no_run
 /// use kastor::Telemetry;
