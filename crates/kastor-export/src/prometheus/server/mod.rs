@@ -21,10 +21,9 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -39,6 +38,9 @@ use super::{Exposition, PrometheusFormat};
 use crate::redact::Redaction;
 
 pub(crate) use self::request::fuzz;
+
+/// How long the end of an endpoint may take: only ever an upper bound.
+const LONGEST_END: Duration = Duration::from_secs(1);
 
 /// How an endpoint is set up; [`Prometheus::builder`] makes one.
 #[derive(Clone)]
@@ -132,13 +134,20 @@ impl PrometheusBuilder {
             bodies: Mutex::default(),
             connections: Connections::default(),
             is_stopping: AtomicBool::new(false),
+            has_ended: Mutex::new(false),
+            ended: Condvar::new(),
         });
         let its = Arc::clone(&shared);
-        let acceptor = thread::Builder::new()
-            .name("kastor-prometheus".to_owned())
-            .spawn(move || accept(&its, &listener, &wait))
-            .map_err(|error| Error::temporary(format!("prometheus: cannot start a thread: {error}")))?;
-        Ok(Prometheus { shared, address, waker, acceptor: Some(acceptor), process: std::process::id() })
+        let is_running = kastor::spawn(c"kastor-prom", move || {
+            accept(&its, &listener, &wait);
+            drop(listener);
+            *lock(&its.has_ended) = true;
+            its.ended.notify_all();
+        });
+        if !is_running {
+            return Err(Error::temporary("prometheus: no thread could be started: the process has as many as it may"));
+        }
+        Ok(Prometheus { shared, address, waker, process: std::process::id() })
     }
 }
 
@@ -168,7 +177,6 @@ pub struct Prometheus {
     shared: Arc<Shared>,
     address: SocketAddr,
     waker: Waker,
-    acceptor: Option<JoinHandle<()>>,
     process: u32,
 }
 
@@ -218,19 +226,16 @@ impl Reporter for Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        let acceptor = self.acceptor.take();
         if std::process::id() != self.process {
             // A forked child: the threads are its parent's, and so are the locks that they may hold.
-            std::mem::forget(acceptor);
             return;
         }
         self.shared.is_stopping.store(true, SeqCst);
         self.waker.wake();
-        // The port is free when this returns. If a scrape was the last to hold the context, this is one of our own
-        // threads, but never the acceptor.
-        if let Some(acceptor) = acceptor {
-            let _ = acceptor.join();
-        }
+        // The port is free when this returns: the acceptor never waits for anyone for long.
+        let has_ended = lock(&self.shared.has_ended);
+        let is_open = |has_ended: &mut bool| !*has_ended;
+        drop(self.shared.ended.wait_timeout_while(has_ended, LONGEST_END, is_open));
         self.shared.connections.close_all();
     }
 }
@@ -250,6 +255,9 @@ struct Shared {
     bodies: Mutex<Vec<Body>>,
     connections: Connections,
     is_stopping: AtomicBool,
+    /// Whether the port is free again.
+    has_ended: Mutex<bool>,
+    ended: Condvar,
 }
 
 #[derive(Clone)]
@@ -318,11 +326,11 @@ fn accept(shared: &Arc<Shared>, listener: &Listener, wait: &sockets::Wait) {
             continue;
         };
         let its = Arc::clone(shared);
-        let spawned = thread::Builder::new().name("kastor-scrape".to_owned()).spawn(move || {
+        let is_served = kastor::spawn(c"kastor-scrape", move || {
             connection::serve(&its, &stream, &its.connections, place);
             its.connections.leave(place);
         });
-        if spawned.is_err() {
+        if !is_served {
             // Without a thread, the connection is closed with its place.
             shared.connections.leave(place);
         }
