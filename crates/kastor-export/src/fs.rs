@@ -45,6 +45,26 @@ pub(crate) trait FsFile: Send + Sync + fmt::Debug {
     fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
+/// Reads a file from a place on.
+pub(crate) struct ReadAt<'a> {
+    file: &'a dyn FsFile,
+    offset: u64,
+}
+
+impl<'a> ReadAt<'a> {
+    pub(crate) fn new(file: &'a dyn FsFile, offset: u64) -> Self {
+        Self { file, offset }
+    }
+}
+
+impl io::Read for ReadAt<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(self.offset, to)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 /// The operating system's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OsFs;

@@ -15,16 +15,21 @@ mod delivery;
 mod environment;
 mod frame;
 mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "otlp")]
 mod install;
 #[cfg(feature = "otlp")]
 mod json_lines;
+mod neutral;
 #[cfg(feature = "otlp")]
 mod otlp;
-mod neutral;
 mod prometheus;
 mod redact;
 mod sampling;
+#[cfg(test)]
+mod simulated;
+#[cfg_attr(not(test), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
 
 #[cfg(feature = "otlp")]
@@ -40,17 +45,3 @@ pub use crate::{
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
 };
-
-/// Entries for the fuzzer. Not for use by hand: they change without notice.
-#[doc(hidden)]
-pub mod fuzz {
-    /// The head of a request to the Prometheus endpoint.
-    pub fn prometheus_request(bytes: &[u8]) {
-        crate::prometheus::fuzz(bytes);
-    }
-
-    /// An `Accept` header.
-    pub fn prometheus_accept(text: &str) {
-        let _ = crate::PrometheusFormat::negotiate(text);
-    }
-}

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     frame::{Frames, HEADER_BYTES, Step, u64_at},
-    fs::{Fs, FsFile},
+    fs::{Fs, FsFile, ReadAt},
 };
 
 /// Files that are tried before giving up: names of earlier runs may be taken.
@@ -185,12 +185,13 @@ fn begun(file: &dyn FsFile) -> u64 {
 fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
     let size = file.bytes()?;
     let trailer = size.saturating_sub(HEADER_BYTES as u64 + 8);
-    if let Step::Frame { header, payload, .. } = Frames::new(At(file, trailer), trailer, MAX_PAYLOAD_BYTES).next()?
+    if let Step::Frame { header, payload, .. } =
+        Frames::new(ReadAt::new(file, trailer), trailer, MAX_PAYLOAD_BYTES).next()?
         && header.kind == kind::END
     {
         return Ok((size, u64_at(payload, 0)));
     }
-    let mut frames = Frames::new(At(file, 0), 0, MAX_PAYLOAD_BYTES);
+    let mut frames = Frames::new(ReadAt::new(file, 0), 0, MAX_PAYLOAD_BYTES);
     let mut is_capture = size == 0;
     loop {
         match frames.next()? {
@@ -205,15 +206,4 @@ fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
     }
     file.truncate(frames.offset())?;
     Ok((frames.offset(), if size == 0 { 0 } else { UNKNOWN_INDEX }))
-}
-
-/// Reads a file from a place on.
-struct At<'a>(&'a dyn FsFile, u64);
-
-impl io::Read for At<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.read_at(self.1, to)?;
-        self.1 += read as u64;
-        Ok(read)
-    }
 }

@@ -19,8 +19,8 @@ use super::{
     config::{CaptureConfig, Durability},
     files::{Files, Opened},
     format::{
-        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_PAYLOAD_BYTES, Session,
-        TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
+        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
+        Session, TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
     },
     record::Extent,
 };
@@ -29,6 +29,8 @@ use crate::{
     fs::{Fs, FsFile},
 };
 
+/// How a frame begins that zstd skips.
+const SKIPPABLE: [u8; 4] = 0x184d_2a50u32.to_le_bytes();
 /// Names below are the same in every process.
 const FIRST_NAME: u32 = 4;
 /// After a failure, time until the next attempt; also how often the file is looked for at its place.
@@ -484,7 +486,14 @@ fn compress(
     to.clear();
     to.reserve(from.len());
     // What does not get smaller does not fit.
-    compressor
-        .as_mut()
-        .is_some_and(|compressor| compressor.compress_to_buffer(from, to).is_ok() && to.len() < from.len())
+    let is_smaller = compressor.as_mut().is_some_and(|compressor| compressor.compress_to_buffer(from, to).is_ok());
+    let least = from.len().div_ceil(MAX_EXPANSION as usize);
+    if is_smaller && to.len() < least {
+        // A frame that decompression skips, so that no reader has to tell this from an attack.
+        let filling = least.saturating_sub(to.len() + 8);
+        to.extend_from_slice(&SKIPPABLE);
+        to.extend_from_slice(&(filling as u32).to_le_bytes());
+        to.resize(to.len() + filling, 0);
+    }
+    is_smaller && to.len() < from.len()
 }
