@@ -119,6 +119,16 @@ pub fn spool(bytes: &[u8]) {
     assert!(found.as_ref().is_ok_and(|found| fits(*found)), "{found:?} in {} bytes", bytes.len());
 }
 
+/// Any bytes as the head of a request to the Prometheus endpoint.
+pub fn prometheus_request(bytes: &[u8]) {
+    crate::prometheus::fuzz(bytes);
+}
+
+/// Any text as an `Accept` header.
+pub fn prometheus_accept(text: &str) {
+    let _ = crate::PrometheusFormat::negotiate(text);
+}
+
 /// A disk with one file on it.
 #[derive(Clone, Debug)]
 struct Bytes(Vec<u8>);

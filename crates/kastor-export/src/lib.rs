@@ -21,8 +21,10 @@ pub mod fuzz;
 mod install;
 #[cfg(feature = "otlp")]
 mod json_lines;
+mod neutral;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod prometheus;
 mod redact;
 mod sampling;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use crate::{
     otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
 };
 pub use crate::{
+    prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
