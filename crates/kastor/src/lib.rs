@@ -64,6 +64,8 @@ mod task;
 mod thread;
 mod value;
 
+#[doc(hidden)]
+pub use crate::sync::Held;
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
     config::{Variable, environment},
