@@ -9,7 +9,8 @@
 //! 2. no more than [`MOST_LEVELS`] levels come about, since readers know no more;
 //! 3. its beginning finds room between what was written before: readers sort by time and keep the file's order where
 //!    times are equal, so a parent that is written after its child has to begin at least a nanosecond before it;
-//! 4. for the scope of a future: all it encloses are its own children, and not what ran on the thread between its polls.
+//! 4. what it encloses belongs to it, and is not what another future did on the thread between two polls. What was
+//!    carried to the thread belongs to whatever scope was open there.
 //!
 //! What fits nowhere gets a new track. Thus times are as recorded, but where two lines disagree about a tick, or the
 //! clock is too coarse to tell parent from child: there a time moves by that difference, or by one nanosecond.
@@ -48,6 +49,8 @@ pub(crate) struct Interval {
     pub(crate) has_moved: bool,
     /// The parent is not on this thread's stack.
     pub(crate) has_carried_parent: bool,
+    pub(crate) depth: u32,
+    pub(crate) path: &'static str,
 }
 
 impl Interval {
@@ -63,7 +66,25 @@ impl Interval {
             is_task: front.is_task,
             has_moved: front.has_moved,
             has_carried_parent: front.has_carried_parent,
+            depth: timing.depth(),
+            path: timing.scope(),
         }
+    }
+
+    /// Whether a slice that ran within this scope's time is part of it.
+    fn owns(&self, top: &Top) -> bool {
+        if top.parent == self.id {
+            return true;
+        }
+        if self.is_task {
+            return false;
+        }
+        // The scopes between the two may have been left out by a rule, or be another context's.
+        let is_descendant = || {
+            top.depth >= self.depth.saturating_add(2)
+                && top.path.strip_prefix(self.path).is_some_and(|rest| rest.starts_with('.'))
+        };
+        !top.is_plain || is_descendant()
     }
 }
 
@@ -131,8 +152,10 @@ struct Top {
     levels: u32,
     /// Written with this batch: its interval. What was written earlier has none.
     interval: Option<usize>,
-    /// Whether it is on the thread's own stack, where a parent has all children of one parent or none.
+    /// Whether it has a parent, on the thread's own stack: whoever encloses one child of that has to enclose them all.
     is_plain: bool,
+    depth: u32,
+    path: &'static str,
 }
 
 /// What a slice encloses on a track, and its own times there.
@@ -173,7 +196,9 @@ impl Thread {
         let mut family = Family::new(intervals.len());
         let mut places = Vec::with_capacity(intervals.len());
         for (index, interval) in intervals.iter().enumerate() {
-            places.push(self.place_one(index, interval, &mut family));
+            let place = self.place_one(index, interval, &mut family);
+            self.pass_on(interval, place.track);
+            places.push(place);
         }
         self.tracks.iter_mut().for_each(|track| track.settle(&mut family));
         Placed { places, steps: family.steps(), generation: self.generation }
@@ -203,6 +228,24 @@ impl Thread {
     }
 }
 
+impl Thread {
+    /// Children that are drawn on other tracks than their parent belong to the parent's parent there.
+    fn pass_on(&mut self, parent: &Interval, track: u32) {
+        if self.tracks.len() < 2 {
+            return;
+        }
+        let others = self.tracks.iter_mut().enumerate().filter(|(number, _)| *number != track as usize);
+        for (_, other) in others {
+            for top in other.tops.iter_mut().rev().take_while(|top| top.end > parent.begin) {
+                if top.parent == parent.id {
+                    top.parent = parent.parent;
+                    top.is_plain &= parent.parent != 0 && !parent.has_carried_parent;
+                }
+            }
+        }
+    }
+}
+
 impl Place {
     fn on(self, track: usize) -> Self {
         Self { track: u32::try_from(track).unwrap_or(u32::MAX), ..self }
@@ -219,7 +262,7 @@ impl Track {
             if top.begin < new.begin || (top.end <= new.begin && !is_child) {
                 break;
             }
-            if top.end > new.end || (new.is_task && !is_child) {
+            if top.end > new.end || !new.owns(top) {
                 return None;
             }
             levels = levels.max(top.levels);
@@ -253,6 +296,8 @@ impl Track {
             levels: fit.levels,
             interval: Some(index),
             is_plain: !new.is_task && !new.has_carried_parent && new.parent != 0,
+            depth: new.depth,
+            path: new.path,
         });
         Place { track: 0, begin_ns: fit.begin_ns, end_ns: fit.end_ns }
     }

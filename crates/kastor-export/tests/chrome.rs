@@ -127,8 +127,8 @@ fn every_field_of_a_scope_is_in_the_trace() {
     assert_eq!(clock["args"]["zero_unix_ns"], "999907200000000000");
 
     let instants: Vec<_> = trace.of("i").map(|it| (&it["name"], &it["args"])).collect();
-    let args = [serde_json::json!({"value": "ready", "why": "asked"}), serde_json::json!({"attempt": 2})];
-    assert_eq!(instants, [(&"job.state".into(), &args[0]), (&"retry".into(), &args[1])]);
+    let args = [serde_json::json!({"attempt": 2}), serde_json::json!({"value": "ready", "why": "asked"})];
+    assert_eq!(instants, [(&"retry".into(), &args[0]), (&"job.state".into(), &args[1])]);
     let mut counters: Vec<_> =
         trace.of("C").map(|it| (it["name"].as_str().unwrap(), it["args"]["value"].as_f64().unwrap())).collect();
     counters.sort_by(|a, b| a.0.cmp(b.0));

@@ -68,11 +68,11 @@ impl Encoder {
         let anchor = batch.anchor();
         self.axis.see(anchor);
         self.begin(batch.process(), self.axis.of_monotonic(anchor.monotonic_ns), out);
-        let mut scopes: Vec<(Timing<'_>, Front)> = Vec::new();
+        let (mut scopes, mut metrics): (Vec<(Timing<'_>, Front)>, Vec<Metric<'_>>) = (Vec::new(), Vec::new());
         for (event, front) in batch.events().zip(fronts(batch)) {
             match (event, front) {
                 (Event::Timing(timing), Some(front)) => scopes.push((timing, front)),
-                (Event::Metric(metric), _) => self.metric(&metric, out),
+                (Event::Metric(metric), _) => metrics.push(metric),
                 (Event::Timing(_), None) => {}
             }
         }
@@ -87,6 +87,8 @@ impl Encoder {
                 self.scope(timing, front, tid, (place.begin_ns, place.end_ns), out);
             }
         }
+        // Last: to readers an instant is a slice, and would be around a scope without length at the same time.
+        metrics.iter().for_each(|metric| self.metric(metric, out));
     }
 
     /// Appends the newest values of counters (their sum), gauges (the last value) and histograms (the number of values).

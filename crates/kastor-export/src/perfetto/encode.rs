@@ -13,10 +13,11 @@ use kastor::{
 
 use super::{
     Config,
+    clocks::SystemClocks,
     proto::{
-        AnnotationValue, Clock, ClockSnapshot, CounterDescriptor, DebugAnnotation, INCREMENTAL_STATE_CLEARED, Interned,
-        InternedData, MONOTONIC, NEEDS_INCREMENTAL_STATE, ProcessDescriptor, REALTIME, ThreadDescriptor, TracePacket,
-        TracePacketDefaults, TrackDescriptor, TrackEvent, Type, push,
+        AnnotationValue, BOOTTIME, Clock, ClockSnapshot, CounterDescriptor, DebugAnnotation, INCREMENTAL_STATE_CLEARED,
+        Interned, InternedData, MONOTONIC, NEEDS_INCREMENTAL_STATE, ProcessDescriptor, REALTIME, ThreadDescriptor,
+        TracePacket, TracePacketDefaults, TrackDescriptor, TrackEvent, Type, push,
     },
 };
 use crate::{
@@ -357,10 +358,13 @@ impl Encoder {
     fn clocks(&mut self, at_ns: u64, monotonic_ns: Option<u64>, out: &mut Vec<u8>) {
         self.clocks_at_ns = Some(at_ns);
         let clock = |id, timestamp| Clock { clock_id: Some(id), timestamp: Some(timestamp) };
-        let mut clocks = vec![clock(REALTIME, at_ns)];
-        clocks.extend(monotonic_ns.map(|ns| clock(MONOTONIC, ns)));
+        let system = SystemClocks::read();
+        let monotonic_ns = monotonic_ns.unwrap_or(system.monotonic_ns);
+        let boot_ns = monotonic_ns.saturating_add(system.suspended_ns());
+        let clocks = vec![clock(REALTIME, at_ns), clock(MONOTONIC, monotonic_ns), clock(BOOTTIME, boot_ns)];
         let snapshot = ClockSnapshot { clocks, primary_trace_clock: Some(REALTIME) };
-        push(&TracePacket { timestamp: Some(at_ns), clock_snapshot: Some(snapshot), ..self.packet() }, out);
+        // Without a time of its own: a reader would translate that before it knows the clocks.
+        push(&TracePacket { clock_snapshot: Some(snapshot), ..self.packet() }, out);
     }
 
     fn describe(&self, track: TrackDescriptor, out: &mut Vec<u8>) {

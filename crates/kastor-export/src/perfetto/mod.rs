@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod clocks;
 mod encode;
 mod proto;
 

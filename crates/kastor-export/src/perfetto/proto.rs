@@ -20,6 +20,8 @@ const PACKET: u32 = 1;
 pub(super) const REALTIME: u32 = 1;
 /// `BuiltinClock`: the monotonic clock.
 pub(super) const MONOTONIC: u32 = 3;
+/// `BuiltinClock`: monotonic, and going on while the system sleeps. Readers relate everything to it.
+pub(super) const BOOTTIME: u32 = 6;
 
 /// `SequenceFlags`: what was interned before is not referred to any more.
 pub(super) const INCREMENTAL_STATE_CLEARED: u32 = 1;
