@@ -65,8 +65,6 @@ mod task;
 mod thread;
 mod value;
 
-#[doc(hidden)]
-pub use crate::sync::Held;
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
     context::{Builder, Flush, FlushedReporter, InstallError, IntoReporter, OpenScope, Override, Telemetry},
