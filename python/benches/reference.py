@@ -38,105 +38,97 @@ MOST_ABOVE = 64
 FAILURES_BEFORE_SUSPENSION = 5
 
 logger = logging.getLogger("kastor.reference")
-_top: contextvars.ContextVar["_Scope | _Holder | None"] = contextvars.ContextVar("reference_top", default=None)
+_top: contextvars.ContextVar["_Entry | _Holder | None"] = contextvars.ContextVar("reference_top", default=None)
 
-NEW, OPEN, CLOSED = range(3)
+class _Entry:
+    """One entry of a scope: a node of the chain that the ContextVar holds.
+
+    A scope object may be entered again after it was left, while contexts copied inside it still hold its first entry; so
+    each entry is an object of its own.
+    """
+
+    __slots__ = ("below", "depth", "entry", "over", "parent", "path", "start", "token", "wall")
+
+    def __init__(self, name: str, below: "_Entry | _Holder | None") -> None:
+        self.below = below
+        self.entry = self
+        self.over = False
+        if below is None:
+            self.path, self.depth, self.parent = name, 0, None
+        else:
+            self.path, self.depth, self.parent = f"{below.entry.path}.{name}", below.entry.depth + 1, below.entry.path
 
 
 class _Holder:
-    """Stands for an open scope in a chain from which a scope below it was taken out."""
+    """Stands for an open scope's entry in a chain from which a scope below it was taken out."""
 
-    __slots__ = ("scope", "below")
+    __slots__ = ("below", "entry")
 
-    def __init__(self, scope: "_Scope", below: "_Scope | _Holder | None") -> None:
-        self.scope = scope
+    def __init__(self, entry: _Entry, below: "_Entry | _Holder | None") -> None:
+        self.entry = entry
         self.below = below
 
 
 class _Scope:
     """One `tele("name", …)`: context manager, or decorator."""
 
-    __slots__ = (
-        "context", "name", "metadata", "path", "depth", "parent", "below", "token", "over", "state", "start", "wall",
-        "error", "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("context", "entry", "metadata", "name")
 
     def __init__(self, context: "Telemetry", name: object, metadata: dict[str, Any]) -> None:
         self.context = context
         self.name = name
         self.metadata = metadata
-        self.state = NEW
-        self.over = False
-        self.error: str | None = None
-
-    @property
-    def scope(self) -> "_Scope":
-        return self
+        self.entry: _Entry | None = None
 
     def __enter__(self) -> "Telemetry":
-        if self.state == OPEN:
+        if self.entry is not None:
             raise RuntimeError("this scope is open already; make a new one with tele(name)")
-        name = checked(self.name, self.context.strict)
-        top = _top.get()
-        below = _counting(top)
-        if below is None:
-            self.path, self.depth, self.parent = name, 0, None
-        else:
-            parent = below.scope
-            self.path, self.depth, self.parent = f"{parent.path}.{name}", parent.depth + 1, parent.path
-        self.below = below
-        self.over = False
-        self.error = None
-        self.state = OPEN
-        self.token = _top.set(self)
-        self.wall = time.time()
-        self.start = time.perf_counter()
+        self.entry = entry = _Entry(checked(self.name, self.context.strict), _counting(_top.get()))
+        entry.token = _top.set(entry)
+        entry.wall = time.time()
+        entry.start = time.perf_counter()
         return self.context
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         end = time.perf_counter()
-        if self.state != OPEN:
+        entry, self.entry = self.entry, None
+        if entry is None:
             return
-        self.state = CLOSED
-        self._leave()
-        if self.error is None and kind is not None and not issubclass(kind, GeneratorExit):
-            cancelled = issubclass(kind, asyncio.CancelledError)
-            self.error = "cancelled" if cancelled else _qualified(kind)
-        self.context._timing(self, end)
-
-    def _leave(self) -> None:
-        """Takes the scope out of the current context's chain, or marks it over for everybody."""
-        token, self.token = self.token, None
-        try:
-            before = _top.get()
-            _top.reset(token)
-        except ValueError:
-            self.over = True
-            return
-        if before is self:
-            return
-        above: list[_Scope] = []
-        node = _counting(before)
-        while node is not None and node.scope is not self and len(above) <= MOST_ABOVE:
-            above.append(node.scope)
-            node = _counting(node.below)
-        if node is None or node.scope is not self or len(above) > MOST_ABOVE:
-            self.over = True
-            _top.set(before)
-            return
-        chain = _counting(node.below)
-        for scope in reversed(above):
-            chain = _Holder(scope, chain)
-        _top.set(chain)
+        _leave(entry)
+        failure = None
+        if isinstance(kind, type) and not issubclass(kind, GeneratorExit):
+            failure = "cancelled" if issubclass(kind, asyncio.CancelledError) else _qualified(kind)
+        self.context._timing(entry, end, failure, self.metadata)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As a decorator: every call has a scope of its own."""
         context, name, metadata = self.context, self.name, self.metadata
 
-        def fresh() -> "_Scope":
+        def fresh() -> _Scope:
             return _Scope(context, name, metadata)
 
         if inspect.isasyncgenfunction(function):
-            return functools.wraps(function)(functools.partial(_async_generator, fresh, function))
+
+            @functools.wraps(function)
+            async def async_generator(*args: Any, **kwargs: Any) -> Any:
+                own = _Resumed(fresh())
+                inner = function(*args, **kwargs)
+                step = functools.partial(inner.asend, None)
+                while True:
+                    try:
+                        item = await own.awaiting(step())
+                    except StopAsyncIteration:
+                        own.close(None)
+                        return
+                    except BaseException as error:
+                        own.close(error)
+                        raise
+                    try:
+                        step = functools.partial(inner.asend, (yield item))
+                    except BaseException as error:
+                        step = functools.partial(inner.athrow, error)
+
+            return async_generator
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -149,7 +141,22 @@ class _Scope:
 
             @functools.wraps(function)
             def generator(*args: Any, **kwargs: Any) -> Any:
-                return (yield from _generator(fresh, function(*args, **kwargs)))
+                own = _Resumed(fresh())
+                inner = function(*args, **kwargs)
+                step = functools.partial(inner.send, None)
+                while True:
+                    try:
+                        item = own.resume(step)
+                    except StopIteration as stop:
+                        own.close(None)
+                        return stop.value
+                    except BaseException as error:
+                        own.close(error)
+                        raise
+                    try:
+                        step = functools.partial(inner.send, (yield item))
+                    except BaseException as error:
+                        step = functools.partial(inner.throw, error)
 
             return generator
 
@@ -161,37 +168,84 @@ class _Scope:
         return plain
 
 
-def _counting(node: "_Scope | _Holder | None") -> "_Scope | _Holder | None":
-    while node is not None and node.scope.over:
+class _Resumed:
+    """The scope of a decorated generator, current only while the generator runs: it is swapped in per resume."""
+
+    def __init__(self, scope: _Scope) -> None:
+        self.scope = scope
+        self.top = _top.get()
+        self.resume(scope.__enter__)
+
+    def resume(self, step: Callable[[], Any]) -> Any:
+        outside = _top.get()
+        _top.set(self.top)
+        try:
+            return step()
+        finally:
+            self.top = _top.get()
+            _top.set(outside)
+
+    async def awaiting(self, awaitable: Any) -> Any:
+        return await _Awaiting(self, awaitable)
+
+    def close(self, error: BaseException | None) -> None:
+        kind = type(error) if error is not None else None
+        self.resume(functools.partial(self.scope.__exit__, kind, error, None))
+
+
+class _Awaiting:
+    """Awaits something, resuming it with the scope swapped in."""
+
+    def __init__(self, own: _Resumed, awaitable: Any) -> None:
+        self.own = own
+        self.iterator = awaitable.__await__()
+
+    def __await__(self) -> Any:
+        step = functools.partial(self.iterator.send, None)
+        while True:
+            try:
+                waited_for = self.own.resume(step)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                step = functools.partial(self.iterator.send, (yield waited_for))
+            except BaseException as error:
+                step = functools.partial(self.iterator.throw, error)
+
+
+def _leave(entry: _Entry) -> None:
+    """Takes the entry out of the current context's chain, or marks it over for everybody."""
+    before = _top.get()
+    try:
+        _top.reset(entry.token)
+    except ValueError:
+        # Another context than the one that opened it, which cannot be written from here.
+        entry.over = True
+        return
+    finally:
+        entry.token = None
+    if before is entry:
+        return
+    above: list[_Entry] = []
+    node = _counting(before)
+    while node is not None and node.entry is not entry and len(above) <= MOST_ABOVE:
+        above.append(node.entry)
+        node = _counting(node.below)
+    if node is None or node.entry is not entry or len(above) > MOST_ABOVE:
+        entry.over = True
+        _top.set(before)
+        return
+    chain = _counting(node.below)
+    for other in reversed(above):
+        chain = _Holder(other, chain)
+    _top.set(chain)
+
+
+def _counting(node: _Entry | _Holder | None) -> _Entry | _Holder | None:
+    """The first entry from here on that is not over."""
+    while node is not None and node.entry.over:
         node = node.below
     return node
-
-
-def _generator(fresh: Callable[[], _Scope], inner: Any) -> Any:
-    """Runs a generator in a context of its own, so that its scope is current only while it runs."""
-    flow = contextvars.copy_context()
-    scope = fresh()
-    flow.run(scope.__enter__)
-    step, sent = inner.send, None
-    while True:
-        try:
-            yielded = flow.run(step, sent)
-        except BaseException as error:
-            stopped = isinstance(error, StopIteration)
-            flow.run(scope.__exit__, *((None,) * 3 if stopped else (type(error), error, error.__traceback__)))
-            if stopped:
-                return error.value
-            raise
-        try:
-            step, sent = inner.send, (yield yielded)
-        except BaseException as error:
-            step, sent = inner.throw, error
-
-
-async def _async_generator(fresh: Callable[[], _Scope], function: Any, *args: Any, **kwargs: Any) -> Any:
-    with fresh():
-        async for item in function(*args, **kwargs):
-            yield item
 
 
 def checked(name: object, strict: bool) -> str:
@@ -235,27 +289,27 @@ class Telemetry:
     def histogram(self, name: object, value: object, /, **metadata: Any) -> None:
         self._metric(name, value, "histogram", metadata)
 
-    def _timing(self, scope: _Scope, end: float) -> None:
-        duration = max(0.0, end - scope.start)
+    def _timing(self, entry: _Entry, end: float, failure: str | None, user: dict[str, Any]) -> None:
+        duration = max(0.0, end - entry.start)
         metadata = {
-            "depth": scope.depth,
-            "parent_scope": scope.parent,
-            "call_count": scope.depth,
-            "start_monotonic_s": scope.start,
+            "depth": entry.depth,
+            "parent_scope": entry.parent,
+            "call_count": entry.depth,
+            "start_monotonic_s": entry.start,
             "end_monotonic_s": end,
-            "start_wall_time_s": scope.wall,
-            "end_wall_time_s": scope.wall + duration,
+            "start_wall_time_s": entry.wall,
+            "end_wall_time_s": entry.wall + duration,
         }
-        if scope.error is not None:
-            metadata["error_type"] = scope.error
-        for key, value in scope.metadata.items():
+        if failure is not None:
+            metadata["error_type"] = failure
+        for key, value in user.items():
             metadata[TIMING_COLLISIONS.get(key, "name_" if key == "name" else key)] = value
-        self._deliver("record_timing", scope.path, duration, metadata)
+        self._deliver("record_timing", entry.path, duration, metadata)
 
     def _metric(self, name: object, value: object, kind: str | None, user: dict[str, Any]) -> None:
         name = checked(name, self.strict)
         top = _counting(_top.get())
-        parent = top.scope if top is not None else None
+        parent = top.entry if top is not None else None
         metadata: dict[str, Any] = {
             "depth": parent.depth + 1 if parent is not None else 0,
             "parent_scope": parent.path if parent is not None else None,
@@ -304,4 +358,4 @@ class Recorder:
 def current_path() -> str | None:
     """The path of the innermost open scope of this flow, or None."""
     top = _counting(_top.get())
-    return top.scope.path if top is not None else None
+    return top.entry.path if top is not None else None

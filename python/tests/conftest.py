@@ -1,5 +1,6 @@
-"""Fixtures of all suites: a clean environment, a recording reporter, an enabled context, and no scope left behind."""
+"""Fixtures of all suites: a clean environment, a recording reporter, an enabled context; and no scope is left behind."""
 
+import contextvars
 import os
 
 import pytest
@@ -18,12 +19,17 @@ def clean_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(autouse=True)
-def no_scope_is_left_open():
-    """Fails a test that began or ended inside a scope."""
-    assert kastor.current_traceparent() is None
-    yield
-    assert kastor.current_traceparent() is None
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs each test in a context of its own, so that one which leaves a scope open fails alone."""
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    def test():
+        pyfuncitem.obj(**arguments)
+        assert kastor.current_traceparent() is None, "the test left a scope open"
+
+    contextvars.Context().run(test)
+    return True
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import functools
 import gc
 import inspect
@@ -199,6 +200,43 @@ def test_a_decorated_generators_scope_is_current_only_while_it_runs(tele, record
     ] or recorder.tree == [
         ("main.body", "main"), ("main.body", "main"), ("main.g.inner", "main.g"), ("main.g", "main"), ("main", None),
     ]  # fmt: skip
+
+
+def test_a_decorated_generator_shares_all_other_context_variables_with_its_caller(tele):
+    variable = contextvars.ContextVar("variable", default=0)
+
+    @tele("g")
+    def items():
+        seen = [variable.get()]
+        variable.set(1)
+        yield
+        seen.append(variable.get())
+        yield seen
+
+    got = items()
+    next(got)
+    assert variable.get() == 1
+    variable.set(2)
+    assert next(got) == [0, 2]
+    got.close()
+
+
+def test_a_decorated_generator_can_be_advanced_and_closed_anywhere(tele, recorder):
+    @tele("g")
+    def items():
+        for _ in range(3):
+            yield current_path(tele, recorder)
+
+    for end in ("close", "exhaust"):
+        got = items()
+        with tele("first"):
+            assert next(got) == "first.g"
+        with tele("second"):
+            assert contextvars.copy_context().run(next, got) == "first.g"
+            assert current_path(tele, recorder) == "second"
+        got.close() if end == "close" else contextvars.Context().run(list, got)
+        assert current_path(tele, recorder) is None
+    assert recorder.scopes.count("first.g") == 2
 
 
 def test_an_undecorated_generators_scope_stays_current_for_the_code_that_advances_it(tele, recorder):

@@ -241,6 +241,27 @@ def test_scopes_opened_inside_a_copied_context_stay_there(tele, recorder):
     assert copy.run(current_path, tele, recorder) is None
 
 
+def test_a_scope_entered_again_does_not_change_what_an_earlier_copy_inherited(tele, recorder):
+    scope = tele("again")
+    with tele("first"), scope:
+        copy = contextvars.copy_context()
+    with tele("second"), scope:
+        assert current_path(tele, recorder) == "second.again"
+        assert copy.run(current_path, tele, recorder) == "first.again"
+    assert copy.run(current_path, tele, recorder) == "first.again"
+
+
+def test_a_scope_that_was_left_elsewhere_and_entered_again_counts_only_where_it_was_entered(tele, recorder):
+    scope = tele("again")
+    scope.__enter__()
+    copy = contextvars.copy_context()
+    copy.run(scope.__exit__, None, None, None)
+    with scope:
+        assert current_path(tele, recorder) == "again"
+        assert copy.run(current_path, tele, recorder) is None
+    assert current_path(tele, recorder) is None and recorder.scopes == ["again", "again"]
+
+
 def test_an_empty_context_starts_empty(tele, recorder):
     with tele("a"):
         assert contextvars.Context().run(current_path, tele, recorder) is None
