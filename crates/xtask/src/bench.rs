@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{misuse, steps::cargo};
+use crate::{misuse, python, steps::cargo};
 
 const GATES: [&str; 4] = ["core", "python", "export", "view"];
 
@@ -14,6 +14,9 @@ const GATES: [&str; 4] = ["core", "python", "export", "view"];
 pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     if let Err(sentence) = understood(arguments) {
         return misuse(&sentence);
+    }
+    if arguments.contains(&"--python") || arguments.windows(2).any(|pair| pair == ["--gate", "python"]) {
+        return python::bench(root, arguments);
     }
     let folder = root.join("bench");
     // From inside of the folder, so that its own `.cargo/config.toml` counts, if it has one.
@@ -43,7 +46,7 @@ fn understood(arguments: &[&str]) -> Result<(), String> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match (*argument, rest.clone().next()) {
-            ("--instructions" | "--quick" | "--micro" | "--list", _) => {}
+            ("--instructions" | "--quick" | "--micro" | "--list" | "--python", _) => {}
             ("--gate", Some(gate)) if !GATES.contains(gate) => {
                 return Err(format!("no such gate: {gate}; there are {}", GATES.join(", ")));
             }
@@ -68,11 +71,12 @@ mod tests {
 
     #[test]
     fn arguments_are_checked_before_the_build() {
-        let good: [&[&str]; 5] = [
+        let good: [&[&str]; 6] = [
             &[],
             &["--only", "scope", "--json", "out.json"],
             &["--instructions", "--gate", "core"],
             &["--gate", "view"],
+            &["--python", "--quick", "--json", "out.json"],
             &["--only", "kastor", "--quick", "--micro", "--rounds", "1"],
         ];
         for arguments in good {

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod python;
 mod steps;
 mod test;
 
@@ -18,8 +19,10 @@ const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
 cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
-                  [--gate core|python|export|view]
+                  [--gate core|export|view]
                                        builds bench/ and runs it with these arguments
+cargo xtask bench --python|--gate python [--only P] [--quick] [--json FILE]
+                                       the Python package, on every CPython from 3.11 up that is found
 cargo xtask integration                tests against real services";
 
 /// The exit code for a command that was not understood or does not exist yet.
