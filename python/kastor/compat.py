@@ -44,7 +44,8 @@ END_MONOTONIC_S = "end_monotonic_s"
 START_WALL_TIME_S = "start_wall_time_s"
 END_WALL_TIME_S = "end_wall_time_s"
 
-_PREFIXES = ("POLLUX", "GEMINI_BATCH")
+#: Each has the two variables `…_TELEMETRY` and `…_TELEMETRY_STRICT_SCOPES`.
+_PREFIXES = ["POLLUX", "GEMINI_BATCH"]
 
 
 @runtime_checkable
@@ -71,16 +72,38 @@ class TelemetryContextProtocol(Protocol):
         """Sets a gauge."""
 
 
+class _Made(type):
+    """A class whose instances are contexts of the native module, which has no classes for programs to derive from."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.native_class)
+
+
+class _EnabledTelemetryContext(metaclass=_Made):
+    """`_EnabledTelemetryContext(*reporters)` is an enabled context, whatever the environment says of being enabled."""
+
+    native_class = type(_native.enable())
+
+    def __new__(cls, *reporters: Any) -> Any:
+        return _native.enable(*reporters, strict=_is_set("TELEMETRY_STRICT_SCOPES"))
+
+
+class _NoOpTelemetryContext(metaclass=_Made):
+    """`_NoOpTelemetryContext()` is the one disabled context."""
+
+    native_class = type(_native.TelemetryContext())
+
+    def __new__(cls) -> Any:
+        return _NO_OP_SINGLETON
+
+
+_NO_OP_SINGLETON = _native.TelemetryContext()
+_SimpleReporter = _native.SimpleReporter
+
+
 def TelemetryContext(*reporters: Any) -> TelemetryContextProtocol:
     """A context that reports to `reporters`, if the environment enables telemetry and there is one; else the disabled one."""
-    environment = os.environ
-    if (
-        not reporters
-        or environment.get("KASTOR_TELEMETRY") == "0"
-        or not (environment.get("DEBUG") == "1" or _is_set("TELEMETRY"))
-    ):
-        return _NO_OP_SINGLETON
-    return _enabled(reporters)
+    return _native.context_from_environment(_PREFIXES, reporters)
 
 
 def tele_scope(*arguments: Any, **metadata: Any) -> ContextManager[Any]:
