@@ -114,13 +114,15 @@ def tele_scope(*arguments: Any, **metadata: Any) -> ContextManager[Any]:
         stacklevel=2,
     )
     given = list(arguments)
+    if len(given) > 2:
+        raise TypeError(f"tele_scope() takes 2 positional arguments but {len(given)} were given")
     # Both were ordinary parameters, so programs may pass them by name; beyond these, every keyword is metadata.
     for parameter in ("ctx", "name")[len(given) :]:
         if parameter not in metadata:
             raise TypeError(f"tele_scope() is missing the argument {parameter!r}")
         given.append(metadata.pop(parameter))
-    context, *name = given
-    return context(*name, **metadata)
+    context, name = given
+    return context(name, **metadata)
 
 
 def _is_set(suffix: str) -> bool:

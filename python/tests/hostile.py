@@ -9,6 +9,8 @@ import types
 import uuid
 import weakref
 
+import kastor
+
 
 class Angry(Exception):
     """What the raising values raise: it must never reach the program."""
@@ -89,10 +91,7 @@ def changing_list():
 class Emits:
     """Emits telemetry where nobody expects it: when it dies, is hashed, compared or shown."""
 
-    def __init__(self):
-        import kastor
-
-        self.tele = kastor.enable()
+    tele = kastor.enable()
 
     def __del__(self):
         with self.tele("emitted.by.del"):
@@ -133,8 +132,8 @@ class Bytes(bytes):
 
 
 def big_text():
-    """64 MiB and not 1 GiB: sixty values times dozens of entry points have to fit a small machine."""
-    return "x" * (64 << 20)
+    """4 MiB and not 1 GiB: seventy values times a hundred entry points have to fit a small machine."""
+    return "x" * (4 << 20)
 
 
 VALUES = {
@@ -184,7 +183,7 @@ VALUES = {
     "changing list": changing_list,
     "cyclic list": cyclic_list,
     "cyclic dict": cyclic_dict,
-    "deep list": lambda: deep_list(100_000),
+    "deep list": lambda: deep_list(20_000),
     "deep dict": lambda: deep_dict(10_000),
     "long list": lambda: list(range(100_000)),
     "mixed dict": lambda: {1: 2, None: 3, ("a",): [4], "k": {"k": object()}},
@@ -200,7 +199,7 @@ VALUES = {
     "aware datetime": lambda: datetime.datetime.min.replace(tzinfo=datetime.timezone.max),
     "odd timezone": lambda: datetime.datetime(2020, 1, 1, tzinfo=raising("utcoffset", "tzname", "dst", base=datetime.tzinfo)()),
     "timedelta": lambda: datetime.timedelta.max,
-    "dead weak proxy": lambda: weakref.proxy(types.SimpleNamespace()),
+    "dead weak proxy": lambda: weakref.proxy(raising()()),
     "class": lambda: raising("__repr__"),
     "module": lambda: types.ModuleType("m\ud800"),
     "lambda": lambda: lambda: None,

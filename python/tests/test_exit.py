@@ -166,39 +166,39 @@ def test_hundreds_of_interrupts_anywhere_leave_no_scope_behind():
     )
 
 
-SUBINTERPRETER = """
-    import sys
-    try:
-        import _interpreters as interpreters      # 3.13
-    except ImportError:
-        import _xxsubinterpreters as interpreters
-    import kastor
-    tele = kastor.enable()
-    with tele("main"): pass
-    identity = interpreters.create()
-    try:
-        outcome = interpreters.{run}(identity, '''
+INSIDE = """
 try:
     import kastor
     tele = kastor.enable()
     with tele("sub"): pass
 except ImportError as error:
     assert "interpreter" in str(error), error
-''')
-    except interpreters.RunFailedError as error:
-        raise SystemExit(f"the import failed, and not cleanly: {{error}}")
-    assert outcome is None, outcome
-    interpreters.destroy(identity)
-    with tele("main"): pass
-    assert "main" in str(tele.report())
+"""
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters      # from 3.13 on
+    run, failed = interpreters.exec, interpreters.InterpreterError
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run, failed = interpreters.run_string, interpreters.RunFailedError
+import kastor
+tele = kastor.enable()
+with tele("main"): pass
+identity = interpreters.create()
+try:
+    outcome = run(identity, sys.argv[1])
+except failed as error:
+    raise SystemExit(f"the import failed, and not cleanly: {error}")
+assert outcome is None, outcome
+interpreters.destroy(identity)
+with tele("main"): pass
+assert tele.report().as_dict()["scopes"][0]["calls"] == 2
 """
 
 
 def test_a_subinterpreter_works_or_refuses_cleanly():
-    code = SUBINTERPRETER.format(run="exec" if sys.version_info >= (3, 13) else "run_string")
-    if sys.version_info >= (3, 13):
-        code = code.replace("except interpreters.RunFailedError as error", "except interpreters.InterpreterError as error")
-    quiet(code, options=())
+    quiet(SUBINTERPRETER, INSIDE, options=())
 
 
 def test_importing_starts_no_thread_and_opens_nothing():

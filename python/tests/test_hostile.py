@@ -167,7 +167,7 @@ def test_no_value_escapes_from_the_cold_methods(entry):
     assert escapes == []
 
 
-@pytest.mark.parametrize("entry", [*ENTRIES, described, attached, switched], ids=lambda entry: entry.__name__)
+@pytest.mark.parametrize("entry", [*ENTRIES, described, attached], ids=lambda entry: entry.__name__)
 def test_the_disabled_context_takes_everything(entry):
     off, escapes = kastor.TelemetryContext(), []
     for name, make in VALUES.items():
@@ -284,17 +284,23 @@ def test_a_memory_error_in_a_reporter_is_contained(caplog):
 
 
 def test_at_the_recursion_limit_nothing_but_the_recursion_error_comes_out():
-    recorder = Recorder()
-    tele = kastor.enable(recorder)
+    """There the reporter's own call fails, until it is left out for a while: counted, like any failure."""
+    tele = kastor.enable(Recorder())
+    entered = []
 
     def recurse():
         with tele("r", k=1):
+            entered.append(True)
             tele.count("c", label="x")
             recurse()
 
     with pytest.raises(RecursionError):
         recurse()
-    assert kastor.current_traceparent() is None and len(recorder.timings) > 10
+    assert kastor.current_traceparent() is None
+    (reporter,) = tele.stats()["reporters"]
+    counted = tele.report().as_dict()
+    calls = sum(row["calls"] for row in (*counted["scopes"], *counted["metrics"]))
+    assert len(entered) > 100 and reporter["delivered"] + sum(reporter["dropped"].values()) == calls
 
 
 def test_the_whole_matrix_under_every_native_limit_leaves_stderr_empty(tmp_path):
