@@ -73,6 +73,27 @@ fn current(python: Python<'_>) -> Option<Bound<'_, PyAny>> {
     }
 }
 
+/// The scopes that count in this flow as (last name, depth), outermost first; for tests.
+#[pyfunction]
+pub(crate) fn _stack(python: Python<'_>) -> Vec<(String, u32)> {
+    // SAFETY: the thread is attached; `kept` holds the cells.
+    unsafe {
+        let value = stack::value();
+        let kept = Bound::from_owned_ptr_or_opt(python, value.cast());
+        let (mut found, mut cell) = (Vec::new(), stack::top_of(value));
+        while !cell.is_null() {
+            let origin = &*origin_of(cell);
+            if origin.has_path() {
+                found.push((origin.path().name().text().to_owned(), origin.depth()));
+            }
+            cell = stack::counting((*cell).below);
+        }
+        found.reverse();
+        drop(kept);
+        found
+    }
+}
+
 /// The value of the stack's variable, replaced: for decorated generators, whose flow changes with every resume.
 #[pyfunction]
 pub(crate) fn _swap<'py>(python: Python<'py>, value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
@@ -154,5 +175,6 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(attach, module)?)?;
     module.add_function(wrap_pyfunction!(current_traceparent, module)?)?;
     module.add_function(wrap_pyfunction!(carry, module)?)?;
+    module.add_function(wrap_pyfunction!(_stack, module)?)?;
     module.add_function(wrap_pyfunction!(_swap, module)?)
 }

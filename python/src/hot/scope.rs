@@ -489,6 +489,7 @@ pub(crate) unsafe fn lose(cell: *mut Cell) {
             // There is nobody to whom it could be raised.
             ffi::PyErr_WriteUnraisable(context.cast());
         }
+        drop_extra(cell);
         kept.restore();
     }
 }
