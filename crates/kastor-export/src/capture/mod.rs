@@ -217,3 +217,6 @@ impl fmt::Debug for Capture {
         write!(f, "Capture({:?})", self.shared.path)
     }
 }
+
+#[cfg(test)]
+mod tests;
