@@ -211,6 +211,18 @@ fn a_version_of_the_future_is_refused_by_its_number() {
         bytes[28..32].copy_from_slice(&header.to_le_bytes());
         let error = Reader::new(&bytes[..]).read().err().unwrap();
         assert!(error.is_invalid_input() && error.to_string().contains(message), "{error}");
+
+        // Nor is such a file continued.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("future.kcap");
+        fs::write(&path, &bytes).unwrap();
+        let capture = Capture::new(&path);
+        let telemetry = Telemetry::builder().reporter(capture.clone()).build();
+        drop(scope!(telemetry, "now"));
+        telemetry.flush(LONG);
+        let error = capture.last_error().unwrap();
+        assert!(error.contains("has capture format"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
 

@@ -11,7 +11,7 @@ use kastor::Process;
 
 use super::{
     config::{CaptureConfig, EXTENSION},
-    format::{MAX_PAYLOAD_BYTES, SIGNATURE, UNKNOWN_INDEX, kind},
+    format::{MAX_PAYLOAD_BYTES, SIGNATURE, Session, UNKNOWN_INDEX, WrongSession, kind},
 };
 use crate::{
     frame::{Frames, HEADER_BYTES, Step, u64_at},
@@ -199,6 +199,17 @@ fn begun(file: &dyn FsFile) -> u64 {
 /// Where to go on in a file that is there: behind its last whole frame. A frame that a crash cut short is cut off.
 fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
     let size = file.bytes()?;
+    let refused = |why: &str| {
+        let message = format!("{} is there already and {why}; choose another name", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    };
+    let first = Frames::new(ReadAt::new(file, 0), 0, MAX_PAYLOAD_BYTES).next().map(|step| match step {
+        Step::Frame { header, payload, .. } if header.kind == kind::SESSION => Session::decode(payload).err(),
+        _ => None,
+    })?;
+    if let Some(WrongSession::Version(version, _)) = first {
+        return refused(&format!("has capture format {version}"));
+    }
     let trailer = size.saturating_sub(HEADER_BYTES as u64 + 8);
     if let Step::Frame { header, payload, .. } =
         Frames::new(ReadAt::new(file, trailer), trailer, MAX_PAYLOAD_BYTES).next()?
@@ -216,8 +227,7 @@ fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
         }
     }
     if !is_capture {
-        let message = format!("{} is there already and is no capture; choose another name", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return refused("is no capture");
     }
     file.truncate(frames.offset())?;
     Ok((frames.offset(), if size == 0 { 0 } else { UNKNOWN_INDEX }))
