@@ -6,6 +6,7 @@ mod pipeline;
 mod pool;
 mod render;
 mod terms;
+mod trace;
 
 use std::fs;
 use std::io;
@@ -46,22 +47,28 @@ struct Demonstration {
     telemetry: Account,
     /// None where the system does not tell the CPU time of a process.
     cost: Option<Cost>,
+    /// What `--perfetto` and `--chrome` asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<trace::Written>,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verdict, Failure> {
     let settings = Settings { root: place(arguments.path.as_deref())?, workers: arguments.workers() };
     let rounds = arguments.repeat.map(u32::from);
+    let trace_files = trace::Files::create(arguments)?;
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
-    let demonstration = demonstration?;
+    let mut demonstration = demonstration?;
+    demonstration.traces = trace_files.record(&settings)?;
     if arguments.json {
         output.json(&demonstration)?;
     } else {
         render::text(&demonstration, output);
     }
-    Ok(match demonstration.telemetry.missing() {
+    let missing_in_traces: u64 = demonstration.traces.iter().map(|written| written.missing).sum();
+    Ok(match demonstration.telemetry.missing() + missing_in_traces {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -126,6 +133,7 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         metrics: facts::metrics(&observed.report),
         telemetry: observed.account,
         cost: Cost::of(off, on),
+        traces: Vec::new(),
     })
 }
 

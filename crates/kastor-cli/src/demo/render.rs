@@ -1,6 +1,7 @@
 //! What `kastor demo` prints for people: the call tree, the metrics, the top terms, and one line on telemetry itself.
 
 use super::terms::RankedTerm;
+use super::trace::Written;
 use super::{Cost, Demonstration};
 use crate::facts::{Account, MetricFacts, ScopeFacts};
 use crate::output::{ALARM, FAINT, Output, PLAIN};
@@ -18,6 +19,7 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
     top_terms(&demonstration.documents.ranking, output);
     output.heading("Telemetry itself");
     itself(&demonstration.telemetry, demonstration.cost.as_ref(), output);
+    traces(&demonstration.traces, output);
 }
 
 fn summary(demonstration: &Demonstration, output: &mut Output) {
@@ -99,6 +101,17 @@ fn itself(account: &Account, cost: Option<&Cost>, output: &mut Output) {
     let style = if account.missing() > 0 { ALARM } else { PLAIN };
     let late = if account.late > 0 { format!(", {} late", account.late) } else { String::new() };
     output.line(style, &format!("{} events, {} lost{late}; {share}", account.events, account.lost));
+}
+
+fn traces(traces: &[Written], output: &mut Output) {
+    if !traces.is_empty() {
+        output.heading("Traces of one more run");
+    }
+    for Written { format, path, events, missing, bytes: size } in traces {
+        let style = if *missing > 0 { ALARM } else { PLAIN };
+        let missing = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+        output.line(style, &format!("{path}: {events} scopes{missing}, {}, for {format}", bytes(*size)));
+    }
 }
 
 fn share(cost: &Cost) -> String {
