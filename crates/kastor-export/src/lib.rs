@@ -9,6 +9,7 @@
 
 mod axis;
 pub mod chrome;
+mod flows;
 pub mod folded;
 mod front;
 pub mod perfetto;
