@@ -88,6 +88,12 @@ pub(crate) struct DemoArguments {
     /// Runs with telemetry off and on, alternating, of which the cheapest are compared [default: 5 to 40, as time allows]
     #[arg(long, value_name = "N")]
     pub(crate) repeat: Option<NonZeroU32>,
+    /// Record one more run into a Perfetto trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Record one more run into a Chrome trace, for chrome://tracing and speedscope
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chrome: Option<PathBuf>,
 }
 
 impl DemoArguments {

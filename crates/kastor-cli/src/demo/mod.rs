@@ -7,6 +7,7 @@ mod pipeline;
 mod pool;
 mod render;
 mod terms;
+mod trace;
 
 use std::fs;
 use std::io;
@@ -50,12 +51,16 @@ struct Demonstration {
     cost: Option<Cost>,
     /// None unless asked for.
     captured: Option<Captured>,
+    /// What `--perfetto` and `--chrome` asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<trace::Written>,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verdict, Failure> {
     let settings = Settings { root: place(arguments.path.as_deref())?, workers: arguments.workers() };
     let rounds = arguments.repeat.map(u32::from);
+    let trace_files = trace::Files::create(arguments)?;
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
@@ -63,13 +68,15 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     if let Some(path) = &arguments.capture {
         demonstration.captured = Some(capture::run(path, &settings)?);
     }
+    demonstration.traces = trace_files.record(&settings)?;
     if arguments.json {
         output.json(&demonstration)?;
     } else {
         render::text(&demonstration, output);
     }
-    let missing = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
-    Ok(match demonstration.telemetry.missing() + missing {
+    let missing_in_capture = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
+    let missing_in_traces: u64 = demonstration.traces.iter().map(|written| written.missing).sum();
+    Ok(match demonstration.telemetry.missing() + missing_in_capture + missing_in_traces {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -135,6 +142,7 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         telemetry: observed.account,
         cost: Cost::of(off, on),
         captured: None,
+        traces: Vec::new(),
     })
 }
 

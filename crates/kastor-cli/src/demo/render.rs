@@ -2,6 +2,7 @@
 
 use super::capture::Captured;
 use super::terms::RankedTerm;
+use super::trace::Written;
 use super::{Cost, Demonstration};
 use crate::facts::{Account, MetricFacts, ScopeFacts};
 use crate::output::{ALARM, FAINT, Output, PLAIN};
@@ -22,6 +23,7 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
     if let Some(captured) = &demonstration.captured {
         capture(captured, output);
     }
+    traces(&demonstration.traces, output);
 }
 
 fn summary(demonstration: &Demonstration, output: &mut Output) {
@@ -112,6 +114,15 @@ fn capture(captured: &Captured, output: &mut Output) {
     let place = files.join(", ");
     output.line(style, &format!("one more run captured: {events} events{lost}, {} in {place}", bytes(*size)));
     output.line(FAINT, "kastor check says what a capture holds");
+fn traces(traces: &[Written], output: &mut Output) {
+    if !traces.is_empty() {
+        output.heading("Traces of one more run");
+    }
+    for Written { format, path, events, missing, bytes: size } in traces {
+        let style = if *missing > 0 { ALARM } else { PLAIN };
+        let missing = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+        output.line(style, &format!("{path}: {events} scopes{missing}, {}, for {format}", bytes(*size)));
+    }
 }
 
 fn share(cost: &Cost) -> String {

@@ -30,6 +30,11 @@ pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
     let mut steps = Steps::new("integration", root);
     let place = Place::new(root);
     let subjects: &[(&str, Checks)] = &[("servers", servers::checks), ("trace", trace::checks)];
+    if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
+        let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
+        eprintln!("xtask integration: no subject begins with {only:?}; there are {}", names.join(", "));
+        return ExitCode::from(crate::MISUSE);
+    }
     for (name, checks) in subjects {
         if name.starts_with(only) {
             checks(&mut steps, &place);
