@@ -31,6 +31,7 @@ mod sampling;
 mod simulated;
 #[cfg_attr(not(test), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
+mod statsd;
 
 #[cfg(feature = "otlp")]
 pub use crate::{
@@ -44,4 +45,5 @@ pub use crate::{
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
+    statsd::{Statsd, StatsdBuilder, StatsdLines},
 };
