@@ -91,12 +91,11 @@ fn every_status_is_either_tried_again_until_it_works_or_dropped_at_once() {
 
 #[test]
 fn no_attempt_comes_before_the_time_that_the_server_named() {
-    for (value, at_least) in [
-        ("1".to_owned(), Duration::from_secs(1)),
-        // A date has no fractions: it may be up to a second nearer.
-        (http_date(2), Duration::from_secs(1)),
-    ] {
+    for is_date in [false, true] {
         for status in [429, 503] {
+            // A date has no fractions: it may be up to a second nearer.
+            let value = if is_date { http_date(2) } else { "1".to_owned() };
+            let at_least = Duration::from_secs(1);
             let header = ("retry-after", value.clone());
             let server = Server::scripted(move |_, before| match before {
                 0 => Reply::Status(status, vec![header.clone()], Vec::new()),
@@ -266,7 +265,7 @@ fn what_lingers_is_sent_without_being_asked_for() {
 #[test]
 fn the_last_handles_end_does_not_lose_what_was_open() {
     let server = Server::start();
-    let tele = told(server.url(), |config| config.linger(Duration::from_secs(3600)));
+    let tele = told(server.url(), |config| config.linger(Duration::from_millis(300)));
     emit(&tele, 50);
     let began = Instant::now();
     drop(tele);

@@ -173,7 +173,7 @@ fn things() -> impl Strategy<Value = Thing> {
         any::<bool>().prop_map(Thing::Bool),
         any::<i64>().prop_map(Thing::I64),
         any::<u64>().prop_map(Thing::U64),
-        any::<f64>().prop_map(Thing::F64),
+        prop::num::f64::ANY.prop_map(Thing::F64),
         "\\PC{0,40}".prop_map(Thing::Text),
         prop::collection::vec(any::<u8>(), 0..40).prop_map(Thing::Bytes),
     ]
@@ -196,6 +196,16 @@ const WORDS: [&str; 8] = ["read", "parse", "db.query", "render", "k", "retry", "
 
 fn word(number: u8) -> &'static str {
     WORDS[usize::from(number) % WORDS.len()]
+}
+
+/// The official types do not read NaN and infinities from JSON; `otlp::json` has a test of its own for them.
+fn without_special_floats(mut steps: Vec<Step>) -> Vec<Step> {
+    for step in &mut steps {
+        if let Step::Set(_, Thing::F64(value)) | Step::Event(_, Some(Thing::F64(value))) = step {
+            *value = if value.is_finite() { *value } else { 0.5 };
+        }
+    }
+    steps
 }
 
 fn run(steps: &[Step], tele: &Telemetry, clock: &MockClock) {
@@ -232,6 +242,7 @@ proptest! {
             config.compression(compression).protocol(protocol).redaction(Redaction::none()).max_request_bytes(4 << 10)
         };
         let (tele, recording, clock) = told(&server, change);
+        let steps = if protocol == Protocol::HttpJson { without_special_floats(steps) } else { steps };
         run(&steps, &tele, &clock);
         prop_assert!(tele.flush(LONG).is_complete());
         assert_spans_are_the_records(&server, &recording);

@@ -13,7 +13,7 @@ use super::{
     queue::Queue,
     retry::Retry,
     sender,
-    store::{self, Store},
+    store::{self, Others, Store},
 };
 
 /// What an engine is told once.
@@ -39,7 +39,8 @@ pub(crate) struct Engine {
     pub(super) settings: Settings,
     pub(super) ledger: Ledger,
     pub(super) queue: Queue,
-    pub(super) store: Option<Box<dyn Store>>,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) others: Others,
     pub(super) notes: Notes,
     connect: Connect,
 }
@@ -54,7 +55,7 @@ pub(super) struct Notes {
 }
 
 impl Engine {
-    pub(crate) fn new(settings: Settings, store: Option<Box<dyn Store>>, connect: Connect) -> Self {
+    pub(crate) fn new(settings: Settings, store: Option<Arc<dyn Store>>, connect: Connect) -> Self {
         let queue = Queue::default();
         if store.is_some() {
             // What an earlier process left behind.
@@ -67,7 +68,7 @@ impl Engine {
             given_up: Note::default(),
             store: Note::default(),
         };
-        Self { settings, ledger: Ledger::default(), queue, store, notes, connect }
+        Self { settings, ledger: Ledger::default(), queue, store, others: Others::default(), notes, connect }
     }
 
     /// The accounts, to be kept by the encoder for what it accepts.
@@ -175,7 +176,7 @@ impl Engine {
     fn append(&self, store: &dyn Store, request: &Request) -> Result<(), Error> {
         let evicted = store.append(&store::encode(request, self.settings.instance_id), request.events)?;
         if evicted > 0 {
-            self.ledger.drop_spooled(DropReason::SpoolFull, evicted);
+            self.ledger.drop_spooled(DropReason::SpoolFull, self.others.own_share(store, evicted));
             self.notes.store.warn(|| {
                 format!("{}: the spool is full: its {evicted} oldest events were dropped", self.settings.name)
             });
@@ -189,7 +190,7 @@ impl Engine {
             let source = Arc::downgrade(source);
             let source: Weak<dyn Source> = source;
             // Without a thread everything stays queued and counted, and the next request tries again.
-            kastor::spawn(self.settings.thread_name, move || sender::run(&engine, &source))
+            kastor::start_thread(self.settings.thread_name, move || sender::run(&engine, &source))
         });
     }
 }

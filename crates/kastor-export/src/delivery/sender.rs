@@ -81,11 +81,12 @@ impl Sender<'_> {
     fn send_stored(&mut self) {
         let Some(store) = &self.engine.store else { return };
         let ledger = &self.engine.ledger;
-        let corrupt = store.newly_corrupt_events();
-        ledger.drop_spooled(DropReason::CorruptOnRead, corrupt);
-        let Some(entry) = store.next() else { return };
+        let next = store.next();
+        ledger.drop_spooled(DropReason::CorruptOnRead, self.engine.others.newly_corrupt(&**store));
+        let Some(entry) = next else { return };
         let Some((request, instance_id)) = store::decode(entry.payload, entry.events) else {
-            ledger.drop_spooled(DropReason::CorruptOnRead, entry.events);
+            let own = self.engine.others.own_share(&**store, entry.events);
+            ledger.drop_spooled(DropReason::CorruptOnRead, own);
             self.acknowledge();
             return self.engine.queue.look_into_store();
         };
@@ -104,6 +105,7 @@ impl Sender<'_> {
             }
             Fate::GivenUp => return,
         }
+        self.engine.others.settle(request.events - own_events);
         self.engine.queue.look_into_store();
     }
 

@@ -8,11 +8,11 @@
 //! ```
 
 use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
-use kastor::Error;
+use kastor::{Error, Held};
 
 use super::{Request, Signal};
 use crate::spool::{EntryId, Spool, SpoolConfig};
@@ -30,8 +30,10 @@ pub(crate) trait Store: Send + Sync {
     fn next(&self) -> Option<Entry>;
     /// Removes the entry that `next` returned last.
     fn acknowledge(&self) -> Result<(), Error>;
-    /// Events that were found damaged since this was asked last.
-    fn newly_corrupt_events(&self) -> u64;
+    /// Events that were found damaged so far.
+    fn corrupt_events(&self) -> u64;
+    /// Events that were taken over from other processes so far.
+    fn adopted_events(&self) -> u64;
 }
 
 pub(crate) struct Entry {
@@ -39,19 +41,40 @@ pub(crate) struct Entry {
     pub(crate) events: u64,
 }
 
-/// The crate's own spool as a store.
+/// The crate's own spool as a store. A forked child goes on with the same, emptied.
 pub(crate) struct SpoolStore {
     spool: Spool,
     in_hand: Mutex<Option<EntryId>>,
-    known_corrupt: AtomicU64,
+    /// The process whose events are in there.
+    process_id: AtomicU32,
 }
 
 impl SpoolStore {
     pub(crate) fn open(config: &SpoolConfig) -> Result<Self, Error> {
-        let spool = Spool::open(config)?;
-        // What was damaged before is nobody's loss of today.
-        let known_corrupt = AtomicU64::new(spool.totals().corrupt_events);
-        Ok(Self { spool, in_hand: Mutex::default(), known_corrupt })
+        let process_id = AtomicU32::new(std::process::id());
+        Ok(Self { spool: Spool::open(config)?, in_hand: Mutex::default(), process_id })
+    }
+
+    pub(crate) fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+        held.push(Box::new(self.lock()));
+        self.spool.hold_for_fork(held);
+    }
+
+    /// Whether this process opened it, or began anew with it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.process_id.load(SeqCst) == std::process::id()
+    }
+
+    /// In a forked child: what is in there is the parent's.
+    pub(crate) fn begin_anew(&self) -> Result<(), Error> {
+        *self.lock() = None;
+        self.spool.begin_anew()?;
+        self.process_id.store(std::process::id(), SeqCst);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<EntryId>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,18 +89,51 @@ impl Store for SpoolStore {
 
     fn next(&self) -> Option<Entry> {
         let entry = self.spool.next()?;
-        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry.id);
+        *self.lock() = Some(entry.id);
         Some(Entry { payload: entry.payload, events: entry.events })
     }
 
     fn acknowledge(&self) -> Result<(), Error> {
-        let id = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let id = self.lock().take();
         id.map_or(Ok(()), |id| self.spool.acknowledge(id))
     }
 
-    fn newly_corrupt_events(&self) -> u64 {
-        let now = self.spool.totals().corrupt_events;
-        now.saturating_sub(self.known_corrupt.swap(now, Relaxed))
+    fn corrupt_events(&self) -> u64 {
+        self.spool.totals().corrupt_events
+    }
+
+    fn adopted_events(&self) -> u64 {
+        self.spool.totals().adopted_events
+    }
+}
+
+/// Tells a store's losses of this process from those of others, whose events it took over. Theirs are older, so theirs
+/// go first.
+#[derive(Default)]
+pub(super) struct Others {
+    /// Events of others that are delivered or lost.
+    settled: AtomicU64,
+    known_corrupt: AtomicU64,
+}
+
+impl Others {
+    /// So many events of others were delivered, or refused for good.
+    pub(super) fn settle(&self, events: u64) {
+        self.settled.fetch_add(events, SeqCst);
+    }
+
+    /// Of events that were lost, how many are this process's.
+    pub(super) fn own_share(&self, store: &dyn Store, lost: u64) -> u64 {
+        let of_others = store.adopted_events().saturating_sub(self.settled.load(SeqCst)).min(lost);
+        self.settle(of_others);
+        lost - of_others
+    }
+
+    /// Own events that were found damaged since this was asked last.
+    pub(super) fn newly_corrupt(&self, store: &dyn Store) -> u64 {
+        let now = store.corrupt_events();
+        let lost = now.saturating_sub(self.known_corrupt.swap(now, SeqCst));
+        if lost == 0 { 0 } else { self.own_share(store, lost) }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    pub(crate) fn new(config: &OtlpConfig, process: Process, store: Option<Box<dyn Store>>) -> Self {
+    pub(crate) fn new(config: &OtlpConfig, process: Process, store: Option<Arc<dyn Store>>) -> Self {
         let settings = Settings {
             name: "otlp",
             thread_name: c"kastor-otlp",

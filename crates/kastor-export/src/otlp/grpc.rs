@@ -109,6 +109,9 @@ impl Grpc {
         });
         match answered {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if is_unreadable(&status) => {
+                Err(Answer::Accepted { rejected: 0, message: status.message().to_owned() })
+            }
             Ok(Err(status)) => Err(judge(&self.shown_url, &status)),
             Err(_) => {
                 let why = format!("{}: no answer within {:?}", self.shown_url, self.settings.timeout);
@@ -116,6 +119,13 @@ impl Grpc {
             }
         }
     }
+}
+
+/// Whether the server took the request, and only its answer cannot be read: it is longer than it may be. Sending again
+/// would double the events. The library tells this apart by its text alone; a test holds it to that.
+fn is_unreadable(status: &Status) -> bool {
+    let texts = ["Error, decoded message length too large", "Error decompressing"];
+    texts.iter().any(|text| status.message().starts_with(text))
 }
 
 fn judge(url: &str, status: &Status) -> Answer {

@@ -389,3 +389,121 @@ fn base64(bytes: &[u8], out: &mut String) {
     }
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+        common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value::Value},
+        trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span},
+    };
+    use prost::Message as _;
+
+    use super::*;
+
+    fn with_attributes(values: Vec<Option<Value>>) -> ExportTraceServiceRequest {
+        let attributes = values.into_iter().map(|value| KeyValue {
+            key: "k".into(),
+            value: Some(AnyValue { value }),
+            ..KeyValue::default()
+        });
+        let span = Span {
+            trace_id: (0..16).collect(),
+            span_id: vec![255; 8],
+            name: "a\"\n\u{1b}é".into(),
+            flags: 257,
+            start_time_unix_nano: u64::MAX,
+            attributes: attributes.collect(),
+            events: vec![span::Event { time_unix_nano: 1, ..span::Event::default() }],
+            status: Some(Status { code: 2, ..Status::default() }),
+            ..Span::default()
+        };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+    }
+
+    fn rendered(request: &ExportTraceServiceRequest) -> String {
+        let mut out = String::new();
+        render(Signal::Traces, &request.encode_to_vec(), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn ids_are_hexadecimal_long_integers_are_strings_and_special_floats_are_words() {
+        let values = vec![
+            Some(Value::IntValue(i64::MIN)),
+            Some(Value::DoubleValue(f64::NAN)),
+            Some(Value::DoubleValue(f64::INFINITY)),
+            Some(Value::DoubleValue(f64::NEG_INFINITY)),
+            Some(Value::DoubleValue(1e300)),
+            Some(Value::BytesValue(b"any carnal pleas".to_vec())),
+            Some(Value::BoolValue(false)),
+            None,
+        ];
+        let each = [
+            r#"{"intValue":"-9223372036854775808"}"#,
+            r#"{"doubleValue":"NaN"}"#,
+            r#"{"doubleValue":"Infinity"}"#,
+            r#"{"doubleValue":"-Infinity"}"#,
+            r#"{"doubleValue":1e+300}"#,
+            r#"{"bytesValue":"YW55IGNhcm5hbCBwbGVhcw=="}"#,
+            r#"{"boolValue":false}"#,
+            "{}",
+        ];
+        let attributes = each.map(|value| format!(r#"{{"key":"k","value":{value}}}"#)).join(",");
+        let expected = format!(
+            concat!(
+                r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"000102030405060708090a0b0c0d0e0f","#,
+                r#""spanId":"ffffffffffffffff","flags":257,"name":"a\"\n\u001bé","#,
+                r#""startTimeUnixNano":"18446744073709551615","attributes":[{}],"#,
+                r#""events":[{{"timeUnixNano":"1"}}],"status":{{"code":2}}}}]}}]}}]}}"#
+            ),
+            attributes
+        );
+        assert_eq!(rendered(&with_attributes(values)), expected);
+    }
+
+    #[test]
+    fn nested_values_are_rendered_up_to_a_depth_and_refused_beyond() {
+        let nest = |levels: u32| {
+            let mut value = Some(Value::StringValue("deep".into()));
+            for level in 0..levels {
+                let inner = AnyValue { value };
+                value = Some(match level % 2 {
+                    0 => Value::ArrayValue(ArrayValue { values: vec![inner] }),
+                    _ => {
+                        let values = vec![KeyValue { key: "k".into(), value: Some(inner), ..KeyValue::default() }];
+                        Value::KvlistValue(KeyValueList { values })
+                    }
+                });
+            }
+            with_attributes(vec![value])
+        };
+        assert!(rendered(&nest(6)).contains(r#""kvlistValue":{"values":[{"key":"k","value":{"arrayValue""#));
+        assert!(render(Signal::Traces, &nest(200).encode_to_vec(), &mut String::new()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_rendered_as_json_or_refused(bytes: Vec<u8>, signal in 0..2_usize) {
+            let mut out = String::new();
+            if render(Signal::ALL[signal], &bytes, &mut out).is_ok() {
+                serde_json::from_str::<serde_json::Value>(&out).unwrap();
+            }
+        }
+
+        #[test]
+        fn a_damaged_request_is_rendered_as_json_or_refused(at: proptest::sample::Index, byte: u8) {
+            let mut bytes = with_attributes(vec![Some(Value::IntValue(7)), Some(Value::DoubleValue(0.5))]).encode_to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let mut out = String::new();
+            if render(Signal::Traces, &bytes, &mut out).is_ok() {
+                serde_json::from_str::<serde_json::Value>(&out).unwrap();
+            }
+            assert!(out.len() <= 16 * bytes.len() + (1 << 20));
+            // The official types of the other signal never panic on it either.
+            let _ = ExportMetricsServiceRequest::decode(&bytes[..]);
+        }
+    }
+}

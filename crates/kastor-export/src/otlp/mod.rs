@@ -58,16 +58,10 @@ use crate::delivery::{SpoolStore, Store};
 /// ```
 pub struct Otlp {
     config: Arc<OtlpConfig>,
-    /// Held for moments only, and during a fork.
-    life: Mutex<Life>,
-}
-
-/// One process's part of an exporter.
-#[derive(Default)]
-struct Life {
-    exporter: Option<Arc<Exporter>>,
-    /// Opened when the exporter was made, so that errors show early; with the process that did so.
-    opened: Option<(u32, Box<dyn Store>)>,
+    /// Of this process and, emptied, of its forked children.
+    spool: Option<Arc<SpoolStore>>,
+    /// This process's part; none before the first event. Held for moments only, and during a fork.
+    exporter: Mutex<Option<Arc<Exporter>>>,
 }
 
 impl Otlp {
@@ -78,11 +72,11 @@ impl Otlp {
     /// If an address, a header or a certificate cannot be used, or the spool cannot be opened.
     pub fn new(config: OtlpConfig) -> Result<Self, Error> {
         config.check()?;
-        let opened = match &config.spool {
-            Some(spool) => Some((std::process::id(), open(spool)?)),
+        let spool = match &config.spool {
+            Some(spool) => Some(Arc::new(SpoolStore::open(spool)?)),
             None => None,
         };
-        Ok(Self { config: Arc::new(config), life: Mutex::new(Life { exporter: None, opened }) })
+        Ok(Self { config: Arc::new(config), spool, exporter: Mutex::default() })
     }
 
     /// As the environment says, with OpenTelemetry's variables. What cannot be understood there is logged, and its
@@ -94,47 +88,35 @@ impl Otlp {
         Self::new(OtlpConfig::from_env())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Exporter>>> {
+        self.exporter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This process's part. A forked child begins anew, and leaves alone what it inherited: locks that other threads
-    /// held, connections and files are the parent's.
+    /// held, and connections, are the parent's.
     fn exporter(&self, process: Process) -> Arc<Exporter> {
-        let mut life = self.lock();
-        if let Some(exporter) = &life.exporter {
-            if exporter.process() == process {
-                return Arc::clone(exporter);
+        let mut existing = self.lock();
+        if let Some(exporter) = existing.as_ref().filter(|exporter| exporter.process() == process) {
+            return Arc::clone(exporter);
+        }
+        std::mem::forget(existing.take());
+        let mut store = self.spool.as_ref().map(|spool| Arc::clone(spool) as Arc<dyn Store>);
+        if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own()) {
+            if let Err(error) = spool.begin_anew() {
+                log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}");
+                store = None;
             }
         }
-        std::mem::forget(life.exporter.take());
-        let store = match life.opened.take() {
-            Some((process_id, store)) if process_id == process.id => Some(store),
-            inherited => {
-                std::mem::forget(inherited);
-                self.config.spool.as_ref().and_then(|spool| match open(spool) {
-                    Ok(store) => Some(store),
-                    Err(error) => {
-                        log::error!(target: "kastor_export", "otlp: sending without a spool: {error}");
-                        None
-                    }
-                })
-            }
-        };
         let exporter = Arc::new(Exporter::new(&self.config, process, store));
-        life.exporter = Some(Arc::clone(&exporter));
+        *existing = Some(Arc::clone(&exporter));
         exporter
     }
 
     /// This process's part, if it has recorded anything.
     fn existing(&self) -> Option<Arc<Exporter>> {
         let own = std::process::id();
-        self.lock().exporter.as_ref().filter(|exporter| exporter.process().id == own).map(Arc::clone)
+        self.lock().as_ref().filter(|exporter| exporter.process().id == own).map(Arc::clone)
     }
-}
-
-fn open(spool: &crate::spool::SpoolConfig) -> Result<Box<dyn Store>, Error> {
-    Ok(Box::new(SpoolStore::open(spool)?))
 }
 
 impl OtlpConfig {
@@ -175,16 +157,22 @@ impl Reporter for Otlp {
 
     fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(self.lock()));
+        if let Some(spool) = &self.spool {
+            spool.hold_for_fork(held);
+        }
     }
 }
 
 impl Drop for Otlp {
     /// Never waits: the sender makes one attempt for what is left, and ends.
     fn drop(&mut self) {
-        let life = std::mem::take(self.life.get_mut().unwrap_or_else(PoisonError::into_inner));
-        match life.exporter {
+        match self.exporter.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             Some(exporter) if exporter.process().id == std::process::id() => exporter.close(),
             inherited => std::mem::forget(inherited),
+        }
+        if let Some(inherited) = self.spool.take_if(|spool| !spool.is_own()) {
+            // Its files are the parent's.
+            std::mem::forget(inherited);
         }
     }
 }

@@ -242,9 +242,11 @@ impl State {
             let path = received.path.clone();
             self.received.lock().unwrap().push(received);
             if self.answer(&mut stream, raw, &path, reply).is_err() {
-                return;
+                break;
             }
         }
+        // There are clones of it: dropping this one would not close it.
+        let _ = raw.shutdown(std::net::Shutdown::Both);
     }
 
     fn answer(&self, stream: &mut impl Stream, raw: &TcpStream, path: &str, reply: Reply) -> io::Result<()> {
