@@ -83,6 +83,9 @@ pub(crate) struct DemoArguments {
     /// Runs with telemetry off and on, alternating, of which the cheapest are compared [default: 5 to 40, as time allows]
     #[arg(long, value_name = "N")]
     pub(crate) repeat: Option<NonZeroU32>,
+    /// Serve what the last run recorded at http://ADDR/metrics afterwards, until interrupted; a bare port is on loopback
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) prometheus: Option<String>,
 }
 
 impl DemoArguments {

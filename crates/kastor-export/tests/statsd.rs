@@ -110,7 +110,7 @@ fn plain_lines_have_no_tags_and_set_a_negative_gauge_by_way_of_zero() {
     {
         let _job = scope!(tele, "a.b");
         clock.advance(Duration::from_millis(2));
-        count!(tele, "n:1|c", 2, "k.1" = "v.1\nx:9|c");
+        tele.counter("n:1|c", &[("k.1", "v.1\nx:9|c".into())]).add(2_u64);
         gauge!(tele, "level", -2);
         metric!(tele, "event", 7);
     }
