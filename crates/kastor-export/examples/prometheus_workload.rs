@@ -59,12 +59,12 @@ fn run(port: &str, open_port: &str, file: &str) -> Result<(), Box<dyn std::error
 
 /// One of everything. Called twice, it doubles every sum and count.
 fn work(tele: &Telemetry, clock: &MockClock) {
-    tele.describe("latency", "ms", "How long answers take.");
+    tele.describe("answer.size", "By", "How large answers are.");
     for round in 1..=50_u32 {
         let request = scope!(tele, "request", route = "/items");
         clock.advance(Duration::from_micros(u64::from(round)));
         count!(tele, "api.requests", 1, code = if round % 10 == 0 { 500 } else { 200 }, route = "/a\"b\\c\nd");
-        histogram!(tele, "latency", f64::from(round));
+        histogram!(tele, "answer.size", f64::from(round));
         {
             let query = scope!(tele, "query");
             clock.advance(Duration::from_micros(3));

@@ -18,7 +18,7 @@ use crate::steps::{NotPassed, Steps};
 /// What a metric of the workload is called by Prometheus.
 const NAMES: [(&str, &str); 4] = [
     ("api.requests", "api_requests_total"),
-    ("latency", "latency_milliseconds"),
+    ("answer.size", "answer_size_bytes"),
     ("level", "level"),
     ("balance", "balance"),
 ];
