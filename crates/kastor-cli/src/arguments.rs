@@ -94,6 +94,9 @@ pub(crate) struct DemoArguments {
     /// Record one more run into a Chrome trace, for chrome://tracing and speedscope
     #[arg(long, value_name = "FILE")]
     pub(crate) chrome: Option<PathBuf>,
+    /// Serve what the last run recorded at http://ADDR/metrics afterwards, until interrupted; a bare port is on loopback
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) prometheus: Option<String>,
 }
 
 impl DemoArguments {

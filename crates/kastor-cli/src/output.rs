@@ -71,6 +71,11 @@ impl Output {
         Ok(())
     }
 
+    /// Sends what is buffered, before a command goes on for long.
+    pub(crate) fn flush(&mut self) {
+        self.attempt(|stream| stream.flush());
+    }
+
     /// Sends what is buffered and says whether everything that somebody wanted to read was written.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.attempt(|stream| stream.flush());

@@ -38,6 +38,7 @@ mod simulated;
 mod sink;
 #[cfg_attr(not(any(test, feature = "otlp")), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
+mod statsd;
 mod tracks;
 
 #[cfg(feature = "otlp")]
@@ -52,4 +53,5 @@ pub use crate::{
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
+    statsd::{Statsd, StatsdBuilder, StatsdLines},
 };

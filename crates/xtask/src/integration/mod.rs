@@ -12,6 +12,7 @@
 
 mod http;
 mod place;
+mod prometheus;
 mod servers;
 mod trace;
 
@@ -29,7 +30,8 @@ type Checks = fn(&mut Steps, &Place);
 pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
     let mut steps = Steps::new("integration", root);
     let place = Place::new(root);
-    let subjects: &[(&str, Checks)] = &[("servers", servers::checks), ("trace", trace::checks)];
+    let subjects: &[(&str, Checks)] =
+        &[("servers", servers::checks), ("trace", trace::checks), ("prometheus", prometheus::checks)];
     if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
         let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
         eprintln!("xtask integration: no subject begins with {only:?}; there are {}", names.join(", "));
