@@ -233,7 +233,7 @@ mod tests {
     /// The other way round, by counting days one by one from the start of a year.
     fn http_date(seconds: u64) -> String {
         let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
-        let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let mut year = 1970;
         while days >= 365 + u64::from(is_leap(year)) {
             days -= 365 + u64::from(is_leap(year));

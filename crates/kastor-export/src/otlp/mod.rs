@@ -101,11 +101,11 @@ impl Otlp {
         }
         std::mem::forget(existing.take());
         let mut store = self.spool.as_ref().map(|spool| Arc::clone(spool) as Arc<dyn Store>);
-        if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own()) {
-            if let Err(error) = spool.begin_anew() {
-                log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}");
-                store = None;
-            }
+        if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own())
+            && let Err(error) = spool.begin_anew()
+        {
+            log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}");
+            store = None;
         }
         let exporter = Arc::new(Exporter::new(&self.config, process, store));
         *existing = Some(Arc::clone(&exporter));
