@@ -1,5 +1,6 @@
 //! `kastor demo`: runs the [`pipeline`] over real files and shows what kastor saw of it and what that cost.
 
+mod capture;
 mod cost;
 mod discover;
 mod pipeline;
@@ -21,6 +22,7 @@ use crate::arguments::DemoArguments;
 use crate::facts::{self, Account, MetricFacts, ScopeFacts};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use capture::Captured;
 use cost::{Cost, cpu_time};
 use pipeline::{Outcome, Progress, Settings};
 
@@ -46,6 +48,8 @@ struct Demonstration {
     telemetry: Account,
     /// None where the system does not tell the CPU time of a process.
     cost: Option<Cost>,
+    /// None unless asked for.
+    captured: Option<Captured>,
 }
 
 /// Runs the command.
@@ -55,13 +59,17 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
-    let demonstration = demonstration?;
+    let mut demonstration = demonstration?;
+    if let Some(path) = &arguments.capture {
+        demonstration.captured = Some(capture::run(path, &settings)?);
+    }
     if arguments.json {
         output.json(&demonstration)?;
     } else {
         render::text(&demonstration, output);
     }
-    Ok(match demonstration.telemetry.missing() {
+    let missing = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
+    Ok(match demonstration.telemetry.missing() + missing {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -126,6 +134,7 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         metrics: facts::metrics(&observed.report),
         telemetry: observed.account,
         cost: Cost::of(off, on),
+        captured: None,
     })
 }
 
