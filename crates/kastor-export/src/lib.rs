@@ -15,6 +15,8 @@ mod delivery;
 mod environment;
 mod frame;
 mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "otlp")]
 mod install;
 #[cfg(feature = "otlp")]

@@ -501,6 +501,21 @@ impl Drop for Spool {
     }
 }
 
+/// Reads the one segment that a disk has: number and bytes of the payloads that wait in it. For fuzzing.
+pub(crate) fn scan_segment(fs: &dyn Fs) -> io::Result<(u64, usize)> {
+    let mut reading = segment::Reading::default();
+    let mut ids = 0;
+    let mut segment = Segment::open(fs, Path::new(""), (SetName::random(), 1), &mut reading, || {
+        ids += 1;
+        EntryId(ids)
+    })?;
+    reading.keep_once(&mut segment);
+    let payloads = segment.waiting.iter().map(|place| segment.read(place));
+    payloads
+        .map(|payload| payload.map(|payload| payload.len()))
+        .try_fold((0, 0), |(number, bytes), payload| Ok((number + 1, bytes + payload?)))
+}
+
 fn failure(what: &str, folder: &Path, error: &io::Error) -> Error {
     Error::temporary(format!("cannot {what} the spool {folder:?}: {error}"))
 }

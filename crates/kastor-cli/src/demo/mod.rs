@@ -1,7 +1,9 @@
 //! `kastor demo`: runs the [`pipeline`] over real files and shows what kastor saw of it and what that cost.
 
+mod capture;
 mod cost;
 mod discover;
+mod otlp;
 mod pipeline;
 mod pool;
 mod render;
@@ -21,7 +23,9 @@ use crate::arguments::DemoArguments;
 use crate::facts::{self, Account, MetricFacts, ScopeFacts};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use capture::Captured;
 use cost::{Cost, cpu_time};
+use otlp::Sent;
 use pipeline::{Outcome, Progress, Settings};
 
 /// How long all rounds together should take if the user does not say how many to run: the more rounds, the less noise.
@@ -46,6 +50,10 @@ struct Demonstration {
     telemetry: Account,
     /// None where the system does not tell the CPU time of a process.
     cost: Option<Cost>,
+    /// None unless asked for.
+    captured: Option<Captured>,
+    /// None unless asked for.
+    sent: Option<Sent>,
 }
 
 /// Runs the command.
@@ -55,13 +63,21 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
-    let demonstration = demonstration?;
+    let mut demonstration = demonstration?;
+    if let Some(path) = &arguments.capture {
+        demonstration.captured = Some(capture::run(path, &settings)?);
+    }
+    if let Some(url) = &arguments.otlp {
+        demonstration.sent = Some(otlp::run(url, &settings)?);
+    }
     if arguments.json {
         output.json(&demonstration)?;
     } else {
         render::text(&demonstration, output);
     }
-    Ok(match demonstration.telemetry.missing() {
+    let missing = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
+    let unsent = demonstration.sent.as_ref().map_or(0, |sent| sent.missing);
+    Ok(match demonstration.telemetry.missing() + missing + unsent {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -126,6 +142,8 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         metrics: facts::metrics(&observed.report),
         telemetry: observed.account,
         cost: Cost::of(off, on),
+        captured: None,
+        sent: None,
     })
 }
 

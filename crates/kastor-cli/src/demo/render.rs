@@ -1,5 +1,7 @@
 //! What `kastor demo` prints for people: the call tree, the metrics, the top terms, and one line on telemetry itself.
 
+use super::capture::Captured;
+use super::otlp::Sent;
 use super::terms::RankedTerm;
 use super::{Cost, Demonstration};
 use crate::facts::{Account, MetricFacts, ScopeFacts};
@@ -18,6 +20,12 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
     top_terms(&demonstration.documents.ranking, output);
     output.heading("Telemetry itself");
     itself(&demonstration.telemetry, demonstration.cost.as_ref(), output);
+    if let Some(captured) = &demonstration.captured {
+        capture(captured, output);
+    }
+    if let Some(sent) = &demonstration.sent {
+        otlp(sent, output);
+    }
 }
 
 fn summary(demonstration: &Demonstration, output: &mut Output) {
@@ -99,6 +107,22 @@ fn itself(account: &Account, cost: Option<&Cost>, output: &mut Output) {
     let style = if account.missing() > 0 { ALARM } else { PLAIN };
     let late = if account.late > 0 { format!(", {} late", account.late) } else { String::new() };
     output.line(style, &format!("{} events, {} lost{late}; {share}", account.events, account.lost));
+}
+
+fn capture(captured: &Captured, output: &mut Output) {
+    let Captured { files, events, missing, bytes: size } = captured;
+    let lost = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+    let style = if *missing > 0 { ALARM } else { PLAIN };
+    let place = files.join(", ");
+    output.line(style, &format!("one more run captured: {events} events{lost}, {} in {place}", bytes(*size)));
+    output.line(FAINT, "kastor check says what a capture holds");
+}
+
+fn otlp(sent: &Sent, output: &mut Output) {
+    let Sent { url, delivered, missing } = sent;
+    let lost = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+    let style = if *missing > 0 { ALARM } else { PLAIN };
+    output.line(style, &format!("one more run sent to {url}: {delivered} events{lost}, and the sums as metrics"));
 }
 
 fn share(cost: &Cost) -> String {

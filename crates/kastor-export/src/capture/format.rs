@@ -21,6 +21,8 @@ pub(crate) const RECORD_LAYOUT: u32 = 1;
 pub(crate) const SIGNATURE: [u8; 8] = *b"kastor c";
 /// Payload of a frame, before and after decompression.
 pub(crate) const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
+/// How many times larger than compressed a payload may be: a reader can rely on it.
+pub(crate) const MAX_EXPANSION: u32 = 16;
 /// Names, paths and aggregates are divided into frames of about this size.
 pub(crate) const TABLE_BYTES: usize = 128 << 10;
 

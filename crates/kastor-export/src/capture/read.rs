@@ -15,8 +15,8 @@ use kastor::Error;
 use super::{
     aggregates::Aggregates,
     format::{
-        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRY_BYTES, IndexEntry, MAX_PAYLOAD_BYTES, Session, Thread,
-        UNKNOWN_INDEX, VERSION, WrongSession, kind,
+        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRY_BYTES, IndexEntry, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
+        Session, Thread, UNKNOWN_INDEX, VERSION, WrongSession, kind,
     },
     record::Block,
     tables::Tables,
@@ -294,7 +294,7 @@ impl Unpacked {
             self.content.extend_from_slice(payload);
             return Ok(());
         }
-        if header.detail > MAX_PAYLOAD_BYTES {
+        if header.detail > MAX_PAYLOAD_BYTES.min(header.length.saturating_mul(MAX_EXPANSION)) {
             return Err("compressed content that would be too large");
         }
         // The capacity is what bounds it.

@@ -19,8 +19,8 @@ use super::{
     config::{CaptureConfig, Durability},
     files::{Files, Opened},
     format::{
-        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_PAYLOAD_BYTES, Session,
-        TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
+        BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
+        Session, TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
     },
     record::Extent,
 };
@@ -29,6 +29,8 @@ use crate::{
     fs::{Fs, FsFile},
 };
 
+/// How a frame begins that zstd skips.
+const SKIPPABLE: [u8; 4] = 0x184d_2a50u32.to_le_bytes();
 /// Names below are the same in every process.
 const FIRST_NAME: u32 = 4;
 /// After a failure, time until the next attempt; also how often the file is looked for at its place.
@@ -53,6 +55,7 @@ pub(super) struct Writer {
     compressed: Vec<u8>,
     scratch: Vec<u8>,
     failures: u64,
+    last_error: Option<String>,
     /// Calls in the newest snapshot that was written: the same again would say nothing new.
     calls_written: u64,
 }
@@ -100,6 +103,7 @@ impl Writer {
             compressed: Vec::new(),
             scratch: Vec::new(),
             failures: 0,
+            last_error: None,
             calls_written: 0,
         }
     }
@@ -111,12 +115,16 @@ impl Writer {
         (self.file, self.process, self.paused) = (None, None, None);
         self.unsynced.clear();
         self.threads.clear();
-        (self.failures, self.calls_written) = (0, 0);
+        (self.failures, self.last_error, self.calls_written) = (0, None, 0);
     }
 
     /// The files that are there, the newest last.
     pub(super) fn made(&self) -> Vec<PathBuf> {
         self.files.made().cloned().collect()
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 
     /// Writes a batch, or says why its events are dropped.
@@ -443,6 +451,7 @@ impl Writer {
         let reason = if is_full { DropReason::SpoolFull } else { DropReason::SpoolIo };
         self.paused = Some((Instant::now() + PAUSE, reason));
         self.failures += 1;
+        self.last_error = Some(error.to_string());
         if self.failures.is_power_of_two() {
             let (path, failures) = (&self.config.path, self.failures);
             log::error!(target: "kastor", "cannot write the capture {path:?} ({failures} times so far): {error}");
@@ -484,7 +493,14 @@ fn compress(
     to.clear();
     to.reserve(from.len());
     // What does not get smaller does not fit.
-    compressor
-        .as_mut()
-        .is_some_and(|compressor| compressor.compress_to_buffer(from, to).is_ok() && to.len() < from.len())
+    let is_smaller = compressor.as_mut().is_some_and(|compressor| compressor.compress_to_buffer(from, to).is_ok());
+    let least = from.len().div_ceil(MAX_EXPANSION as usize);
+    if is_smaller && to.len() < least {
+        // A frame that decompression skips, so that no reader has to tell this from an attack.
+        let filling = least.saturating_sub(to.len() + 8);
+        to.extend_from_slice(&SKIPPABLE);
+        to.extend_from_slice(&(filling as u32).to_le_bytes());
+        to.resize(to.len() + filling, 0);
+    }
+    is_smaller && to.len() < from.len()
 }

@@ -24,7 +24,7 @@ pub(super) struct SetName {
 }
 
 impl SetName {
-    fn random() -> Self {
+    pub(super) fn random() -> Self {
         Self { process: std::process::id(), token: RandomState::new().build_hasher().finish() }
     }
 

@@ -441,3 +441,28 @@ fn a_killed_process_duplicates_at_most_one_payload_and_loses_none() {
     drop(spool);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// With KASTOR_BLESS=1 the file is written anew: only ever for a version that was not released.
+#[test]
+fn the_segments_of_version_1_are_read_as_on_the_first_day() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool-1.kspool");
+    let folder = tempfile::tempdir().unwrap();
+    if std::env::var_os("KASTOR_BLESS").is_some_and(|set| set == "1") {
+        let spool = Spool::open(&SpoolConfig::new(folder.path())).unwrap();
+        for at in 0..5 {
+            spool.append(&payload(at, 30), at + 1).unwrap();
+        }
+        let first = spool.next().unwrap();
+        spool.acknowledge(first.id).unwrap();
+        let mut segments = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let segment = segments.find(|path| path.extension().is_some_and(|it| it == "kspool")).unwrap();
+        std::fs::copy(segment, &golden).unwrap();
+        drain(&spool);
+    }
+    std::fs::copy(&golden, folder.path().join("4711-00000000000000ab-00000001.kspool")).unwrap();
+    let spool = Spool::open(&SpoolConfig::new(folder.path())).unwrap();
+    let totals = spool.totals();
+    assert_eq!((totals.entries, totals.events, totals.corrupt_events), (4, 14, 0));
+    assert_eq!(spool.next().unwrap().payload, payload(1, 30));
+    assert_eq!(drain(&spool), [1, 2, 3, 4]);
+}
