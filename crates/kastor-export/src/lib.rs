@@ -8,12 +8,16 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod axis;
 pub mod capture;
+pub mod chrome;
 #[cfg(feature = "otlp")]
 mod delivery;
 #[cfg(feature = "otlp")]
 mod environment;
+pub mod folded;
 mod frame;
+mod front;
 mod fs;
 #[doc(hidden)]
 pub mod fuzz;
@@ -21,14 +25,19 @@ pub mod fuzz;
 mod install;
 #[cfg(feature = "otlp")]
 mod json_lines;
+mod neutral;
 #[cfg(feature = "otlp")]
 mod otlp;
+pub mod perfetto;
+mod prometheus;
 mod redact;
 mod sampling;
 #[cfg(test)]
 mod simulated;
+mod sink;
 #[cfg_attr(not(any(test, feature = "otlp")), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
+mod tracks;
 
 #[cfg(feature = "otlp")]
 pub use crate::{
@@ -38,6 +47,7 @@ pub use crate::{
     otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
 };
 pub use crate::{
+    prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,

@@ -36,12 +36,13 @@ const RANDOM_MASK: u64 = (1 << 56) - 1;
 /// Whether a trace belongs to the share `ratio` (0 to 1) of all traces.
 ///
 /// Decided by the lower 56 bits of the id alone, as OpenTelemetry's consistent probability sampling does: every process
-/// decides alike, and what a smaller ratio keeps, a larger one keeps too.
+/// decides alike, the head sampling of [`kastor::Sampler::ratio`] included, and what a smaller ratio keeps, a larger one
+/// keeps too.
 pub fn is_in_ratio(trace_id: u128, ratio: f64) -> bool {
     if ratio.is_nan() || ratio <= 0.0 {
         return false;
     }
-    let threshold = ((1.0 - ratio.min(1.0)) * RANDOM_VALUES).round() as u64;
+    let threshold = ((1.0 - ratio.min(1.0)) * RANDOM_VALUES) as u64;
     (trace_id as u64 & RANDOM_MASK) >= threshold
 }
 

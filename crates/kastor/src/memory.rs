@@ -16,6 +16,7 @@ use std::{
 use crate::{
     escape::{escaped, json_number, json_object},
     event::{Attributes, Metric, MetricType, Timing},
+    name::{Path, name, path},
     reporter::Reporter,
     sync::{Held, lock},
     value::{Value, json_value},
@@ -137,6 +138,19 @@ impl SimpleReporter {
         json_object([("timings", Some(timings)), ("metrics", Some(metrics))])
     }
 
+    /// Keeps a timing that was measured elsewhere, with just the metadata that is given.
+    pub fn add_timing(&self, scope: &str, duration: Duration, metadata: &[(&str, Value<'_>)]) {
+        let add = |sums: &mut TimingSums| sums.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        self.record(|state| &mut state.timings, interned(scope), (duration, owned(metadata)), add);
+    }
+
+    /// Keeps a metric that was recorded elsewhere, with just the metadata that is given.
+    pub fn add_metric(&self, scope: &str, value: Value<'_>, metadata: &[(&str, Value<'_>)]) {
+        let is_gauge = metadata.iter().any(|(key, value)| *key == "metric_type" && *value == Value::Str("gauge"));
+        let add = |sums: &mut MetricSums| sums.add(value, is_gauge);
+        self.record(|state| &mut state.metrics, interned(scope), (value.into(), owned(metadata)), add);
+    }
+
     /// Forgets everything, sums included.
     pub fn reset(&self) {
         // What was kept is freed outside the lock.
@@ -256,6 +270,15 @@ impl SimpleReporter {
             kept.entries.push_back(entry);
         }
     }
+}
+
+/// The text of a path that may be new.
+fn interned(scope: &str) -> &'static str {
+    scope.split('.').fold(Path::ROOT, |parent, segment| path(parent, name(segment))).text()
+}
+
+fn owned(metadata: &[(&str, Value<'_>)]) -> Metadata {
+    metadata.iter().map(|(key, value)| (name(key).text(), (*value).into())).collect()
 }
 
 fn parent(path: Option<&'static str>) -> OwnedValue {

@@ -63,7 +63,7 @@ impl Amount {
     }
 
     #[inline(always)]
-    fn record(self, metric_type: MetricType, cell: &Cell, t: &Block) {
+    pub(crate) fn record(self, metric_type: MetricType, cell: &Cell, t: &Block) {
         match metric_type {
             MetricType::Counter => self.add_to(cell),
             _ => cell.record(metric_type, self.as_f64(), t.newest_tick()),
@@ -245,7 +245,7 @@ fn record_items(
 }
 
 /// Records into the lane's cell, and serves inline reporters with the call.
-fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, depth: u32, amount: Amount) {
+pub(crate) fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, depth: u32, amount: Amount) {
     let &CellWanted { path, metric_type, labels, .. } = wanted;
     let cell = lane.sink.cell(lane, wanted).cast::<Cell>();
     // SAFETY: the lane keeps the cell while it is one of its members, which only this thread changes.
@@ -290,7 +290,7 @@ pub fn event<const N: usize>(site: &'static Callsite, value: Value<'_>, attribut
 
 /// A number as it stands in records: its word, and the flags that say how to read that.
 #[inline(always)]
-fn number(value: &Value<'_>) -> Option<(u64, u8)> {
+pub(crate) fn number(value: &Value<'_>) -> Option<(u64, u8)> {
     match *value {
         Value::U64(number) => Some((number, record_flag::VALUE_U64)),
         Value::I64(number) => Some((number as u64, record_flag::VALUE_I64)),

@@ -2,11 +2,24 @@
 //!
 //! A face that keeps the stack itself (Python's, in a context variable) opens and closes frames here and says which one
 //! is current while it calls native code. **Exempt from semantic versioning**: this may change in any release.
+//!
+//! There are two ways. A [`Frame`] is complete in itself: any thread may close it, at the price of naming its ids in the
+//! chunk. A face that counts bytes keeps [`Ids`] of ten bytes, and the parts of a record by itself: [`draw`], [`tick`],
+//! then [`record`] writes what the hot path of `scope!` writes, as long as scope, parent and closing are one thread's.
+//! Where they are not, [`Ids::carrier`] gives the ids in full, for a [`Frame`].
+
+mod local;
+mod metric;
 
 use std::sync::atomic::Ordering::Relaxed;
 
+pub use self::{
+    local::{Ids, Scope, draw, draw_epoch, record, record_with, tick},
+    metric::{Amount, Instrument, Under, add, event},
+};
 use crate::{
     buffer,
+    clock::Timeline,
     context::Telemetry,
     metric::write_event,
     name,
@@ -14,7 +27,7 @@ use crate::{
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
-    value::Value,
+    value::{Items, Value},
 };
 pub use crate::{
     config::{Config, read},
@@ -31,6 +44,16 @@ pub fn path(parent: Option<Path>, name: Name) -> Path {
     name::path(parent.unwrap_or(Path::ROOT), name)
 }
 
+/// Position of a path among all paths of the process, dense from 1.
+pub fn path_index(path: Path) -> u32 {
+    path.index()
+}
+
+/// Whether a path stands for all places below the limits.
+pub fn is_deeper(path: Path) -> bool {
+    path.is_deeper()
+}
+
 /// An open scope, as a value: the face that opened it keeps it, and may close it on any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -42,6 +65,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A frame of which the face kept the parts. `parent_span_id` is 0 for a root.
+    pub fn new(carrier: Carrier, parent_span_id: u64, (path, depth): (Path, u32), start: u64) -> Self {
+        Self { carrier, parent_span_id, path, depth, start }
+    }
+
     /// Its path.
     pub fn path(&self) -> Path {
         self.path
@@ -85,6 +113,14 @@ impl Attributes<'_> {
         self.items.attribute(key, value);
     }
 
+    /// Adds a point event at a tick, with the attributes that `attach` sets.
+    pub fn event_with(&mut self, event: Name, tick: u64, attach: impl FnOnce(&mut Attributes<'_>)) {
+        let mut own = ItemBuffer::new();
+        attach(&mut Attributes { items: &mut own });
+        let attributes: Vec<_> = Items(own.items()).filter_map(|item| Some((item.key, item.value()?))).collect();
+        self.items.event(event, tick, &attributes);
+    }
+
     /// Adds a point event at a tick.
     pub fn event(&mut self, event: Name, tick: u64, attributes: &[(Name, Value<'_>)]) {
         self.items.event(event, tick, attributes);
@@ -120,12 +156,23 @@ pub fn open(telemetry: &Telemetry, parent: Option<&Frame>, path: Path) -> Option
 
 /// Closes a frame on the current thread. Closing it twice records it twice: the face keeps count.
 pub fn close(telemetry: &Telemetry, frame: &Frame, outcome: Outcome<'_>, attach: impl FnOnce(&mut Attributes<'_>)) {
+    let end = tick(telemetry);
+    close_at(telemetry, frame, end, outcome, attach);
+}
+
+/// The same, with the tick at which it ended. Returns whether an event was recorded: not if it was discarded, or the
+/// context is off.
+pub fn close_at(
+    telemetry: &Telemetry,
+    frame: &Frame,
+    end: u64,
+    outcome: Outcome<'_>,
+    attach: impl FnOnce(&mut Attributes<'_>),
+) -> bool {
     block(|t| {
-        let Some(lane) = on_lane(t, telemetry) else { return };
-        let end = lane.sink.ticks();
-        t.last_tick.set(end);
+        let Some(lane) = on_lane(t, telemetry) else { return false };
         if outcome == Outcome::Discarded {
-            return;
+            return false;
         }
         let pointer = buffer::take_items(t);
         // SAFETY: just taken from the pool; given back below.
@@ -155,7 +202,8 @@ pub fn close(telemetry: &Telemetry, frame: &Frame, outcome: Outcome<'_>, attach:
         }
         // SAFETY: taken above and not used any more.
         unsafe { buffer::give_back_items(t, pointer) };
-    });
+        true
+    })
 }
 
 /// Records a metric event under the current frame. `attach` adds attributes.
@@ -173,10 +221,40 @@ pub fn set_current(carrier: Option<Carrier>) -> stack::Attached {
     carrier.unwrap_or(Carrier::NONE).attach()
 }
 
+/// A carrier in the trace of another one, whose levels it has besides its own.
+pub fn in_trace_of(carrier: Carrier, around: &Carrier, levels: u32) -> Carrier {
+    carrier.in_trace_of(around, levels)
+}
+
 /// A tick of the context's clock as (monotonic, Unix) nanoseconds; none for the disabled context.
 pub fn times_ns(telemetry: &Telemetry, tick: u64) -> Option<(u64, u64)> {
     let timeline = telemetry.context()?.timeline(tick);
     Some((timeline.monotonic_ns(tick), timeline.unix_ns(tick)))
+}
+
+/// The line that turns ticks of the context's clock into time, fresh enough for this one; none for the disabled context.
+pub fn timeline(telemetry: &Telemetry, tick: u64) -> Option<Timeline> {
+    Some(telemetry.context()?.timeline(tick))
+}
+
+/// Whether scopes of this name are on, by the patterns of [`Telemetry::switch_scopes`].
+pub fn wants(telemetry: &Telemetry, name: &str) -> bool {
+    block(|t| on_lane(t, telemetry).is_some_and(|lane| lane.sink.wants(name)))
+}
+
+/// Whether the path is recorded, by the patterns of [`Telemetry::record_paths`], or aggregated only.
+pub fn records_path(telemetry: &Telemetry, path: Path) -> bool {
+    telemetry.context().is_some_and(|context| context.records_path(path))
+}
+
+/// Whether a name has the recommended form: what strict mode asks for.
+pub fn is_recommended(name: &str) -> bool {
+    name::is_recommended(name)
+}
+
+/// An event came that the context does not take; counted, if that is because it was shut down.
+pub fn refuse(telemetry: &Telemetry) {
+    telemetry.refuse();
 }
 
 fn on_lane<'t>(t: &'t Block, telemetry: &Telemetry) -> Option<&'t Lane> {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{misuse, steps::cargo};
+use crate::{misuse, python, steps::cargo};
 
 const GATES: [&str; 4] = ["core", "python", "export", "view"];
 
@@ -16,11 +16,23 @@ pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     if let Err(sentence) = understood(arguments) {
         return misuse(&sentence);
     }
-    if arguments.windows(2).any(|pair| pair == ["--gate", "export"]) {
-        let others: Vec<&str> = arguments.iter().copied().filter(|word| !["--gate", "export"].contains(word)).collect();
-        return built_and_run(&root.join("bench/export"), "kastor-bench-export", &others);
+    if arguments.contains(&"--python") || asks_for(arguments, "python") {
+        return python::bench(root, arguments);
+    }
+    // Programs of their own, which know nothing of gates.
+    for (gate, folder, program) in
+        [("export", "bench/export", "kastor-bench-export"), ("view", "bench/view", "kastor-bench-view")]
+    {
+        if asks_for(arguments, gate) {
+            let others: Vec<&str> = arguments.iter().copied().filter(|word| !["--gate", gate].contains(word)).collect();
+            return built_and_run(&root.join(folder), program, &others);
+        }
     }
     built_and_run(&root.join("bench"), "kastor-bench", arguments)
+}
+
+fn asks_for(arguments: &[&str], gate: &str) -> bool {
+    arguments.windows(2).any(|pair| pair == ["--gate", gate])
 }
 
 fn built_and_run(folder: &Path, program: &str, arguments: &[&str]) -> ExitCode {
@@ -51,7 +63,7 @@ fn understood(arguments: &[&str]) -> Result<(), String> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match (*argument, rest.clone().next()) {
-            ("--instructions" | "--quick" | "--micro" | "--list", _) => {}
+            ("--instructions" | "--quick" | "--micro" | "--list" | "--python", _) => {}
             ("--gate", Some(gate)) if !GATES.contains(gate) => {
                 return Err(format!("no such gate: {gate}; there are {}", GATES.join(", ")));
             }
@@ -76,11 +88,12 @@ mod tests {
 
     #[test]
     fn arguments_are_checked_before_the_build() {
-        let good: [&[&str]; 5] = [
+        let good: [&[&str]; 6] = [
             &[],
             &["--only", "scope", "--json", "out.json"],
             &["--instructions", "--gate", "core"],
             &["--gate", "view"],
+            &["--python", "--quick", "--json", "out.json"],
             &["--only", "kastor", "--quick", "--micro", "--rounds", "1"],
         ];
         for arguments in good {

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod integration;
+mod python;
 mod steps;
 mod test;
 
@@ -19,8 +20,12 @@ const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
 cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
-                  [--gate core|python|export|view]
+                  [--gate core]
                                        builds bench/ and runs it with these arguments
+cargo xtask bench --gate export|view [--quick] [--json FILE]
+                                       what delivering and looking cost, against their limits
+cargo xtask bench --python|--gate python [--only P] [--quick] [--json FILE]
+                                       the Python package, on every CPython from 3.11 up that is found
 cargo xtask integration [SUBJECT]      the reporters against real readers and servers, which it installs under target/";
 
 /// The exit code for a command that was not understood.

@@ -6,7 +6,10 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use crate::steps::{Steps, cargo, has, with_flags};
+use crate::{
+    python,
+    steps::{Steps, cargo, has, with_flags},
+};
 
 /// How far to look.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,7 @@ pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     steps.run("documents", cargo(&["test", "--doc", "--workspace"]));
     models(&mut steps, root);
     off_mode(&mut steps, root);
+    python::test(&mut steps, root, depth == Depth::Deep);
     if depth == Depth::Deep {
         histories(&mut steps, root);
         miri(&mut steps, root);
@@ -171,7 +175,7 @@ fn core_has_tests(root: &Path, prefix: &str) -> bool {
 }
 
 /// The release profile without the whole-program link, which tests do not need.
-fn fast_release(mut command: Command) -> Command {
+pub(crate) fn fast_release(mut command: Command) -> Command {
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");
     command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     command

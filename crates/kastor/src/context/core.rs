@@ -228,6 +228,11 @@ impl Context {
         }
     }
 
+    /// Whether a path is recorded, or aggregated only.
+    pub(crate) fn records_path(&self, path: name::Path) -> bool {
+        !self.rules.has_paths() || self.rules.records_path(path)
+    }
+
     /// A path that is aggregated only does not leave the context.
     fn without_unrecorded(&self, delivery: Delivery) -> Delivery {
         if !self.rules.has_paths() {

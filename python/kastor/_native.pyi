@@ -1,0 +1,362 @@
+"""The native part of kastor. Programs import these names from `kastor`."""
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, ClassVar, Final, TypeVar, final
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+DISABLED: Final[DisabledContext]
+"""The one disabled context."""
+
+def enable(
+    *reporters: object,
+    strict: bool | None = None,
+    interval: float = 10.0,
+    queue_bytes: int | None = None,
+    exit_flush: float | None = None,
+    capture_repr: bool = False,
+    clock: MockClock | None = None,
+) -> Context:
+    """Makes an enabled context, whatever the environment says. Without a reporter it still adds up.
+
+    `strict`: whether names must have the recommended form; by default `KASTOR_TELEMETRY_STRICT_SCOPES=1` decides.
+    `interval`: seconds between the aggregates that background reporters get. `queue_bytes`: bound on what waits for them,
+    16 MiB by default. `exit_flush`: seconds that the end of the process may wait for them, 1 by default. `capture_repr`:
+    whether values that are not copied are kept as their `repr`. `clock`: for tests.
+    """
+
+def TelemetryContext(*reporters: object) -> Context | DisabledContext:
+    """An enabled context if `KASTOR_TELEMETRY` or `DEBUG` is `1`, `KASTOR_TELEMETRY` is not `0`, and there is a reporter;
+    otherwise the disabled one. The environment is read at the call."""
+
+def context_from_environment(prefixes: list[str], reporters: Iterable[object]) -> Context | DisabledContext:
+    """`TelemetryContext` for variables that begin with any of the prefixes."""
+
+def attach(traceparent: str | None) -> Scope:
+    """Makes a remote scope the parent of what is opened inside a `with` block. Text that is no W3C `traceparent` is ignored."""
+
+def carry(function: _Function, /) -> _Function:
+    """A function that runs under the scope that is current now, on whatever thread."""
+
+def current_traceparent() -> str | None:
+    """The W3C `traceparent` of the current scope; None outside of any."""
+
+def cli() -> int:
+    """Runs the command `kastor` with `sys.argv`; gives its exit code."""
+
+@final
+class Context:
+    """An enabled context: `with tele("name", key=value): ...`"""
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether events are taken at the moment."""
+
+    def __call__(self, name: str, /, **metadata: Any) -> Scope:
+        """A scope, to be entered with `with`, or to decorate a function with."""
+
+    def time(self, name: str, /, **metadata: Any) -> Scope:
+        """A scope; the same as calling the context."""
+
+    def metric(self, name: str, value: Any, /, **metadata: Any) -> None:
+        """Records an event under the current scope. Any value may be given; it is not added up."""
+
+    def count(self, name: str, increment: float = 1, **labels: Any) -> None:
+        """Adds to a counter under the current scope."""
+
+    def gauge(self, name: str, value: float, /, **labels: Any) -> None:
+        """Sets a gauge under the current scope."""
+
+    def histogram(self, name: str, value: float, /, **labels: Any) -> None:
+        """Adds a value to a distribution under the current scope."""
+
+    def describe(self, name: str, unit: str = "", help: str = "") -> None:
+        """Sets unit and help text of all metrics of a name."""
+
+    def set(self, **attributes: Any) -> None:
+        """Sets attributes of the innermost open scope of this context; the last value of a key counts."""
+
+    def event(self, name: str, /, **attributes: Any) -> None:
+        """Adds a point event to the innermost open scope of this context."""
+
+    def link(self, traceparent: str) -> None:
+        """Adds a link to another scope to the innermost open scope of this context. What is no `traceparent` is left out."""
+
+    def fail(self, error: BaseException | type[BaseException] | str) -> None:
+        """Marks the innermost open scope of this context as failed."""
+
+    def discard(self) -> None:
+        """Lets the innermost open scope of this context close without an event."""
+
+    def attach(self, traceparent: str | None) -> Scope:
+        """Makes a remote scope the parent of what is opened inside a `with` block."""
+
+    def carry(self, function: _Function) -> _Function:
+        """A function that runs under the scope that is current now, on whatever thread."""
+
+    def set_enabled(self, is_enabled: bool) -> None:
+        """Switches the context off, or on again. Scopes that are open still close, without an event."""
+
+    def switch_scopes(self, pattern: str, is_on: bool) -> None:
+        """Switches scopes by a pattern over their names (`*`, `?`). One that is off is in no path, depth or parent."""
+
+    def record_paths(self, pattern: str, is_recorded: bool) -> None:
+        """Chooses by a pattern over paths what reporters get; the rest is aggregated alone."""
+
+    def flush(self, timeout: float = 5.0) -> Flushed:
+        """Brings what was emitted before the call to every reporter, or says after `timeout` seconds what is pending."""
+
+    def shutdown(self, timeout: float = 5.0) -> Flushed:
+        """Flushes, and disables the context for ever; what comes later is dropped and counted."""
+
+    def stats(self) -> dict[str, Any]:
+        """What was emitted, and for every reporter what was delivered, dropped and why, queued and spooled."""
+
+    def report(self) -> Report:
+        """The exact aggregates of everything that closed so far."""
+
+    def open_scopes(self) -> list[OpenScope]:
+        """The scopes that are open now, of any context, thread and task, longest first."""
+
+    def reporters(self) -> list[Any]:
+        """The reporters that the context was made with."""
+
+@final
+class DisabledContext:
+    """The disabled context: the same interface, and nothing behind it. It is its own scope."""
+
+    is_enabled: ClassVar[bool]
+    def __call__(self, name: Any, /, **metadata: Any) -> Any:
+        """Called with a function, as a decorator, it gives the function; otherwise itself."""
+
+    def __enter__(self) -> DisabledContext: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+    def time(self, name: Any, /, **metadata: Any) -> DisabledContext:
+        """The context itself."""
+
+    def metric(self, *arguments: Any, **metadata: Any) -> None:
+        """Does nothing."""
+
+    def count(self, *arguments: Any, **labels: Any) -> None:
+        """Does nothing."""
+
+    def gauge(self, *arguments: Any, **labels: Any) -> None:
+        """Does nothing."""
+
+    def histogram(self, *arguments: Any, **labels: Any) -> None:
+        """Does nothing."""
+
+    def describe(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def set(self, *arguments: Any, **attributes: Any) -> None:
+        """Does nothing."""
+
+    def event(self, *arguments: Any, **attributes: Any) -> None:
+        """Does nothing."""
+
+    def link(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def fail(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def discard(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def attach(self, traceparent: Any, /) -> DisabledContext:
+        """The context itself."""
+
+    def carry(self, function: _Function, /) -> _Function:
+        """The function."""
+
+    def set_enabled(self, is_enabled: bool) -> None:
+        """Does nothing: this context is disabled for ever."""
+
+    def switch_scopes(self, pattern: str, is_on: bool) -> None:
+        """Does nothing."""
+
+    def record_paths(self, pattern: str, is_recorded: bool) -> None:
+        """Does nothing."""
+
+    def flush(self, timeout: float = 5.0) -> Flushed:
+        """Nothing is pending."""
+
+    def shutdown(self, timeout: float = 5.0) -> Flushed:
+        """Nothing is pending."""
+
+    def stats(self) -> dict[str, Any]:
+        """Accounts of nothing."""
+
+    def report(self) -> Report:
+        """An empty report."""
+
+    def open_scopes(self) -> list[OpenScope]:
+        """The scopes that are open now, of any other context."""
+
+    def reporters(self) -> list[Any]:
+        """None."""
+
+@final
+class Scope:
+    """A scope: enter it with `with`, or decorate a function with it."""
+
+    def __enter__(self) -> Context:
+        """Opens the scope: a ValueError if its name is not valid, a RuntimeError if it is open already."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Closes the scope. It raises nothing and holds back no exception; a second time it does nothing."""
+
+    def __call__(self, function: _Function, /) -> _Function:
+        """The function, with every call inside a scope of its own like this one."""
+
+    def set(self, **attributes: Any) -> None:
+        """Sets attributes; the last value of a key counts."""
+
+    def event(self, name: str, /, **attributes: Any) -> None:
+        """Adds a point event."""
+
+    def link(self, traceparent: str) -> None:
+        """Adds a link to another scope, by its traceparent. What is no traceparent is left out."""
+
+    def fail(self, error: BaseException | type[BaseException] | str) -> None:
+        """Marks the scope as failed: by an exception, its class, or a text."""
+
+    def discard(self) -> None:
+        """Lets the scope close without an event."""
+
+    def traceparent(self) -> str | None:
+        """The scope's traceparent while it is open, for another process; None before and after."""
+
+@final
+class Flushed:
+    """The outcome of `flush` and `shutdown`: true if nothing is pending."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is pending."""
+
+    @property
+    def pending(self) -> int:
+        """Events that are pending, of all reporters."""
+
+    @property
+    def reporters(self) -> list[tuple[str, int, int]]:
+        """Background reporters as (name, events that are pending, events that it did not get so far)."""
+
+    def __bool__(self) -> bool: ...
+
+@final
+class OpenScope:
+    """A scope that has not closed yet."""
+
+    @property
+    def scope(self) -> str:
+        """The full path."""
+
+    @property
+    def thread(self) -> str:
+        """Name of the thread it was opened on; empty if that has ended."""
+
+    @property
+    def thread_id(self) -> int:
+        """The operating system's number of that thread."""
+
+    @property
+    def open_for(self) -> float:
+        """How long it has been open, in seconds."""
+
+@final
+class Report:
+    """What a context has aggregated up to one moment. It prints as tables, and shows itself in notebooks."""
+
+    @property
+    def text(self) -> str:
+        """Tables of the call tree and of the metrics."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say."""
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+
+    def _repr_html_(self) -> str: ...
+
+@final
+class MockClock:
+    """Time that stands still until it is moved: `enable(..., clock=clock)`."""
+
+    def __new__(cls) -> MockClock: ...
+    def advance(self, seconds: float) -> None:
+        """Moves monotonic and wall-clock time ahead by so many seconds."""
+
+class SimpleReporter:
+    """Keeps the newest entries of every path in memory, and sums over all of them."""
+
+    def __new__(cls, max_entries_per_scope: int = 1000) -> SimpleReporter: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Keeps a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Keeps a metric that was recorded elsewhere."""
+
+    def get_report(self) -> str:
+        """A text for people: the tree of the timings, then the metrics, over everything since the last reset."""
+
+    def print_report(self) -> None:
+        """Prints the report; nothing if nothing was recorded."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{"timings": {path: [(duration, metadata)]}, "metrics": {path: [(value, metadata)]}}`: copies, safe for JSON."""
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+
+    def reset(self) -> None:
+        """Forgets everything, sums included."""
+
+@final
+class LogReporter:
+    """Writes every event to the logger `kastor.events`, at level `DEBUG`, and at `WARNING` for a scope that failed."""
+
+    def __new__(cls) -> LogReporter: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Writes a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Writes a metric that was recorded elsewhere."""
+
+@final
+class Recording:
+    """Keeps up to `max_bytes` of records. It runs in the background: flush the context before reading."""
+
+    def __new__(cls, max_bytes: int = ...) -> Recording: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    @property
+    def bytes(self) -> int:
+        """Bytes of records kept."""
+
+    @property
+    def dropped(self) -> int:
+        """Events that found no room."""
+
+    def clear(self) -> None:
+        """Forgets everything."""
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The scopes that closed, one dict each, thread by thread."""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The plain metrics, one dict each, thread by thread."""
+
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Keeps a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Keeps a metric that was recorded elsewhere."""

@@ -1,0 +1,180 @@
+//! Scopes from elsewhere: a remote parent, and functions that take the current scope along.
+
+use kastor::{Carrier, TraceParent, raw};
+use pyo3::{
+    ffi,
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
+
+use crate::hot::{
+    cell::{self, Cell, Extra, Foreign, Named, Parts, carrier_of, flag, origin_of},
+    context::Context,
+    object::clear,
+    stack,
+};
+
+/// A context manager inside of which a remote scope is the parent. A header that is none starts a new trace, as the W3C
+/// says.
+pub(crate) fn anchor<'py>(
+    python: Python<'py>,
+    owner: *mut Context,
+    traceparent: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let parsed = traceparent.extract::<String>().ok().and_then(|text| TraceParent::parse(&text).ok());
+    let carrier = parsed.map_or(Carrier::NONE, |parent| Carrier::from_trace_parent(&parent));
+    let foreign = Some(Foreign { carrier, parent_span_id: 0 });
+    // SAFETY: a new cell; what is passed is owned by it from here on.
+    unsafe {
+        let cell = cell::allocate();
+        if cell.is_null() {
+            return Err(PyErr::fetch(python));
+        }
+        let extra = Box::new(Extra { foreign, ..Extra::default() });
+        let parts = Parts {
+            owner,
+            below: std::ptr::null_mut(),
+            extra: Box::into_raw(extra).cast(),
+            named: Named { name: raw::name("") },
+            depth: 0,
+            flags: flag::FRESH | flag::RICH | flag::ANCHOR,
+        };
+        cell::fill(cell, parts);
+        Bound::from_owned_ptr_or_err(python, cell.cast())
+    }
+}
+
+/// Makes a remote scope the parent of what is opened inside a `with` block.
+#[pyfunction]
+#[pyo3(signature = (traceparent))]
+pub(crate) fn attach<'py>(traceparent: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    anchor(traceparent.py(), std::ptr::null_mut(), traceparent)
+}
+
+/// The current scope's traceparent, for another process; None outside of any scope.
+#[pyfunction]
+pub(crate) fn current_traceparent(python: Python<'_>) -> Option<String> {
+    let cell = current(python)?;
+    // SAFETY: held by `cell`, and no stand-in.
+    let carrier = unsafe { carrier_of(cell.as_ptr().cast()) };
+    carrier.trace_parent().map(|parent| parent.to_string())
+}
+
+/// The innermost scope of this flow.
+fn current(python: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached; `value` is held until a reference of one's own to the scope is taken.
+    unsafe {
+        let mut value = stack::value();
+        let top = stack::top_of(value);
+        let origin = if top.is_null() { top } else { origin_of(top) };
+        let found = Bound::from_borrowed_ptr_or_opt(python, origin.cast());
+        clear(&mut value);
+        found
+    }
+}
+
+/// The scopes that count in this flow as (last name, depth), outermost first; for tests.
+#[pyfunction]
+pub(crate) fn _stack(python: Python<'_>) -> Vec<(String, u32)> {
+    // SAFETY: the thread is attached; `kept` holds the cells.
+    unsafe {
+        let value = stack::value();
+        let kept = Bound::from_owned_ptr_or_opt(python, value.cast());
+        let (mut found, mut cell) = (Vec::new(), stack::top_of(value));
+        while !cell.is_null() {
+            let origin = &*origin_of(cell);
+            if origin.has_path() {
+                found.push((origin.path().name().text().to_owned(), origin.depth()));
+            }
+            cell = stack::counting((*cell).below);
+        }
+        found.reverse();
+        drop(kept);
+        found
+    }
+}
+
+/// The value of the stack's variable, replaced: for decorated generators, whose flow changes with every resume.
+#[pyfunction]
+pub(crate) fn _swap<'py>(python: Python<'py>, value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let is_cell = value.get_type_ptr() == cell::TYPE.load(std::sync::atomic::Ordering::Relaxed);
+    // SAFETY: the thread is attached; only cells become the value.
+    unsafe {
+        let old = stack::value();
+        let new = if is_cell { value.as_ptr().cast::<Cell>() } else { std::ptr::null_mut() };
+        if old != new {
+            let mut token = stack::set(new);
+            clear(&mut token);
+        }
+        Bound::from_owned_ptr_or_opt(python, old.cast())
+    }
+}
+
+/// Wraps a function so that it runs under the scope that is current now, on whatever thread.
+#[pyfunction]
+#[pyo3(name = "carry")]
+pub(crate) fn carry(function: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let python = function.py();
+    match current(python) {
+        Some(scope) => {
+            let carried = Carried { function: function.unbind(), scope: scope.unbind() };
+            Ok(Bound::new(python, carried)?.into_any())
+        }
+        None => Ok(function),
+    }
+}
+
+/// A function that takes a scope along.
+#[pyclass(module = "kastor._native", frozen, weakref)]
+pub(crate) struct Carried {
+    #[pyo3(get, name = "__wrapped__")]
+    function: Py<PyAny>,
+    scope: Py<PyAny>,
+}
+
+#[pymethods]
+impl Carried {
+    #[pyo3(signature = (*arguments, **named))]
+    fn __call__<'py>(
+        &self,
+        python: Python<'py>,
+        arguments: &Bound<'py, PyTuple>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the scope is a cell; the token is used in the context that made it, or refused.
+        unsafe {
+            let mut token = stack::set(self.scope.as_ptr().cast());
+            let answer = self.function.bind(python).call(arguments, named);
+            if !token.is_null() {
+                let variable = stack::VARIABLE.load(std::sync::atomic::Ordering::Relaxed);
+                if ffi::PyContextVar_Reset(variable, token) < 0 {
+                    ffi::PyErr_Clear();
+                }
+            }
+            clear(&mut token);
+            answer
+        }
+    }
+
+    fn __getattr__<'py>(&self, python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.function.bind(python).getattr(name)
+    }
+
+    fn __repr__(&self, python: Python<'_>) -> PyResult<String> {
+        Ok(format!("<carried {}>", self.function.bind(python).repr()?))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.function)?;
+        visit.call(&self.scope)
+    }
+}
+
+/// Adds the functions to the module.
+pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(attach, module)?)?;
+    module.add_function(wrap_pyfunction!(current_traceparent, module)?)?;
+    module.add_function(wrap_pyfunction!(carry, module)?)?;
+    module.add_function(wrap_pyfunction!(_stack, module)?)?;
+    module.add_function(wrap_pyfunction!(_swap, module)?)
+}

@@ -1,0 +1,156 @@
+//! How a context comes to be.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use kastor::{Builder, Telemetry, raw};
+use pyo3::{ffi, prelude::*, types::PyTuple};
+
+use super::{clock::MockClock, contexts::duration, lifecycle, logging};
+use crate::{
+    hot::{
+        context::{self, Settings},
+        deliver::PythonReporter,
+        disabled,
+        object::Owned,
+        value::class_name,
+    },
+    reporters,
+};
+
+/// What may be chosen besides the reporters.
+struct Options<'a, 'py> {
+    is_strict: bool,
+    captures_repr: bool,
+    interval: Duration,
+    queue_bytes: Option<usize>,
+    exit_flush: Option<Duration>,
+    clock: Option<&'a Bound<'py, MockClock>>,
+}
+
+impl Default for Options<'_, '_> {
+    fn default() -> Self {
+        Self {
+            is_strict: false,
+            captures_repr: false,
+            interval: Duration::from_secs(10),
+            queue_bytes: None,
+            exit_flush: None,
+            clock: None,
+        }
+    }
+}
+
+/// Makes an enabled context, whatever the environment says. Without a reporter it still adds up.
+///
+/// `strict`: whether names must have the recommended form; by default the environment decides
+/// (`KASTOR_TELEMETRY_STRICT_SCOPES=1`). `interval`: seconds between the aggregates that background reporters get.
+/// `queue_bytes`: bound on what waits for them. `exit_flush`: seconds that the end of the process may wait for them.
+/// `capture_repr`: whether values that are not copied are kept as their `repr`. `clock`: a `MockClock`, for tests.
+#[pyfunction]
+#[pyo3(signature = (*reporters, strict=None, interval=10.0, queue_bytes=None, exit_flush=None, capture_repr=false, clock=None))]
+#[allow(clippy::too_many_arguments, reason = "keyword arguments")]
+pub(crate) fn enable<'py>(
+    reporters: &Bound<'py, PyTuple>,
+    strict: Option<bool>,
+    interval: f64,
+    queue_bytes: Option<usize>,
+    exit_flush: Option<f64>,
+    capture_repr: bool,
+    clock: Option<&Bound<'py, MockClock>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let options = Options {
+        is_strict: strict.unwrap_or_else(|| raw::read(&["KASTOR"]).is_strict),
+        captures_repr: capture_repr,
+        interval: duration(interval),
+        queue_bytes,
+        exit_flush: exit_flush.map(duration),
+        clock,
+    };
+    build(reporters, &options)
+}
+
+/// Makes an enabled context if the environment says so (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not `KASTOR_TELEMETRY=0`) and
+/// there is a reporter; otherwise the disabled one. The environment is read now.
+#[pyfunction]
+#[pyo3(name = "TelemetryContext", signature = (*reporters))]
+pub(crate) fn telemetry_context<'py>(reporters: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    from_environment(&["KASTOR"], reporters)
+}
+
+/// The same, with the variables that begin with any of the prefixes.
+#[pyfunction]
+pub(crate) fn context_from_environment<'py>(
+    prefixes: Vec<String>,
+    reporters: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    from_environment(&prefixes, &PyTuple::new(reporters.py(), reporters.try_iter()?.collect::<PyResult<Vec<_>>>()?)?)
+}
+
+fn from_environment<'py>(prefixes: &[&str], reporters: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    let config = raw::read(prefixes);
+    if config.is_enabled && !reporters.is_empty() {
+        return build(reporters, &Options { is_strict: config.is_strict, ..Options::default() });
+    }
+    // SAFETY: the one object, which lives for ever.
+    Ok(unsafe { Bound::from_borrowed_ptr(reporters.py(), disabled::SINGLETON.load(Relaxed)) })
+}
+
+fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let python = given.py();
+    let mut builder = Telemetry::builder().strict_names(options.is_strict).interval(options.interval);
+    builder = options.queue_bytes.into_iter().fold(builder, Builder::queue_bytes);
+    builder = options.exit_flush.into_iter().fold(builder, Builder::exit_flush);
+    builder = options.clock.into_iter().fold(builder, |builder, clock| builder.clock(clock.get().clock.clone()));
+    let (mut of_python, mut native) = (Vec::new(), Vec::new());
+    for reporter in given.iter() {
+        // SAFETY: the tuple holds it.
+        let Some(owned) = (unsafe { Owned::share(reporter.as_ptr()) }) else { continue };
+        builder = match reporters::add(builder, &reporter)? {
+            (builder, true) => {
+                native.push(owned);
+                builder
+            }
+            (builder, false) => {
+                let (timings, metrics) = (has(&reporter, "record_timing")?, has(&reporter, "record_metric")?);
+                if !timings && !metrics {
+                    // SAFETY: an object that is alive.
+                    let name = unsafe { class_name(ffi::Py_TYPE(reporter.as_ptr()).cast()) };
+                    let message = format!(
+                        "reporter {name} gets nothing: it has neither record_timing(scope, duration, **metadata) nor \
+                         record_metric(scope, value, **metadata)"
+                    );
+                    logging::warn(python, &message)?;
+                }
+                of_python.push(PythonReporter::new(owned, timings, metrics));
+                builder
+            }
+        };
+    }
+    let settings = Settings {
+        telemetry: builder.build(),
+        reporters: of_python,
+        native,
+        is_strict: options.is_strict,
+        captures_repr: options.captures_repr,
+    };
+    lifecycle::register(python)?;
+    // SAFETY: the thread is attached, and the module is made; the answer is a new reference or null with an error.
+    unsafe { Bound::from_owned_ptr_or_err(python, context::new(settings)) }
+}
+
+/// Whether a reporter has a method. What its attributes raise is no method; what is no `Exception` goes on.
+fn has(reporter: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
+    match reporter.getattr(method) {
+        Ok(method) => Ok(method.is_callable()),
+        Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(reporter.py()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds the functions to the module.
+pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(enable, module)?)?;
+    module.add_function(wrap_pyfunction!(telemetry_context, module)?)?;
+    module.add_function(wrap_pyfunction!(context_from_environment, module)?)
+}

@@ -1,0 +1,147 @@
+//! What is said to the program: through Python's `logging`, under the name `kastor`.
+//!
+//! The core logs through the `log` crate, on whatever thread. A thread that is attached to the interpreter logs at once;
+//! what others say waits, bounded, until a Python thread comes by: our own threads never call the interpreter.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use log::{Level, Log, Metadata, Record};
+use pyo3::{PyErr, Python, exceptions::PyException, ffi, prelude::*, types::PyDict};
+
+/// Lines that wait; later ones are counted.
+const MAX_WAITING: usize = 100;
+
+struct Waiting {
+    lines: VecDeque<(Level, String, String)>,
+    left_out: u64,
+}
+
+static WAITING: Mutex<Waiting> = Mutex::new(Waiting { lines: VecDeque::new(), left_out: 0 });
+
+struct Bridge;
+
+/// Lets the core log through Python.
+pub(crate) fn set_up() {
+    if log::set_logger(&Bridge).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+}
+
+impl Log for Bridge {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        match attached() {
+            Some(python) => {
+                let ask = |python: Python<'_>| -> PyResult<bool> {
+                    let logger = logger(python, metadata.target())?;
+                    logger.call_method1("isEnabledFor", (level_number(metadata.level()),))?.extract()
+                };
+                contained(python, |python| ask(python)).unwrap_or(false)
+            }
+            None => metadata.level() <= Level::Warn,
+        }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = (record.level(), record.target().to_owned(), record.args().to_string());
+        match attached() {
+            Some(python) => {
+                contained(python, |python| emit(python, &line));
+            }
+            None if record.level() <= Level::Warn => {
+                let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+                if waiting.lines.len() < MAX_WAITING {
+                    waiting.lines.push_back(line);
+                } else {
+                    waiting.left_out += 1;
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The interpreter, if this thread is attached to it already: nothing here attaches one.
+fn attached<'py>() -> Option<Python<'py>> {
+    // SAFETY: both may be asked at any time; only an attached thread goes on.
+    unsafe {
+        let is_attached = ffi::Py_IsInitialized() != 0 && ffi::PyGILState_Check() != 0;
+        is_attached.then(|| Python::assume_attached())
+    }
+}
+
+/// Calls code of the program; an error that was set before stays set, and one of its own is gone.
+fn contained<R>(python: Python<'_>, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> Option<R> {
+    let before = PyErr::take(python);
+    let answer = f(python).ok();
+    if let Some(before) = before {
+        before.restore(python);
+    }
+    answer
+}
+
+fn logger<'py>(python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    python.import("logging")?.call_method1("getLogger", (name,))
+}
+
+fn level_number(level: Level) -> u8 {
+    match level {
+        Level::Error => 40,
+        Level::Warn => 30,
+        Level::Info => 20,
+        Level::Debug | Level::Trace => 10,
+    }
+}
+
+fn emit(python: Python<'_>, (level, target, text): &(Level, String, String)) -> PyResult<()> {
+    logger(python, target)?.call_method1("log", (level_number(*level), "%s", text))?;
+    Ok(())
+}
+
+/// Says what waits. Called where a program asks for something that takes a while anyway.
+pub(crate) fn drain(python: Python<'_>) {
+    let (lines, left_out) = {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.left_out))
+    };
+    for line in &lines {
+        contained(python, |python| emit(python, line));
+    }
+    if left_out > 0 {
+        let line = (Level::Warn, "kastor".to_owned(), format!("{left_out} further messages were left out"));
+        contained(python, |python| emit(python, &line));
+    }
+}
+
+/// Forgets what waits, in a forked child: it is the parent's.
+pub(crate) fn forget() {
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    waiting.lines.clear();
+    waiting.left_out = 0;
+}
+
+/// Logs a warning.
+pub(crate) fn warn(python: Python<'_>, message: &str) -> PyResult<()> {
+    logger(python, "kastor")?.call_method1("warning", ("%s", message))?;
+    Ok(())
+}
+
+/// Logs a failure, with its traceback or without. Returns what the program's logging raised that is no `Exception`.
+pub(crate) fn error(python: Python<'_>, message: &str, error: &PyErr, with_traceback: bool) -> Option<PyErr> {
+    let log = || -> PyResult<()> {
+        let logger = logger(python, "kastor")?;
+        let arguments = PyDict::new(python);
+        if with_traceback {
+            arguments.set_item("exc_info", error.value(python))?;
+            logger.call_method("error", ("%s", message), Some(&arguments))?;
+        } else {
+            logger.call_method1("error", ("%s: %r", message, error.value(python)))?;
+        }
+        Ok(())
+    };
+    log().err().filter(|error| !error.is_instance_of::<PyException>(python))
+}

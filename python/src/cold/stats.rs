@@ -1,0 +1,72 @@
+//! The accounts as a dict.
+
+use kastor::{Drops, Telemetry};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList},
+};
+
+use crate::hot::{context::Context, value::class_name};
+
+/// `{"emitted", "timings", "metrics", "dropped", "cut_values", "overflowed_names", "overflowed_series", "reporters"}`;
+/// one dict per reporter, the native ones first.
+pub(crate) fn stats<'py>(python: Python<'py>, context: Option<&Context>) -> PyResult<Bound<'py, PyDict>> {
+    let telemetry = context.map_or(Telemetry::DISABLED, |context| Telemetry::clone(&context.telemetry));
+    let stats = python.detach(|| telemetry.stats());
+    let all = PyDict::new(python);
+    all.set_item("emitted", stats.emitted())?;
+    all.set_item("timings", stats.timings())?;
+    all.set_item("metrics", stats.metrics())?;
+    all.set_item("dropped", drops(python, stats.dropped())?)?;
+    all.set_item("cut_values", stats.cut_values())?;
+    all.set_item("overflowed_names", stats.overflowed_names())?;
+    all.set_item("overflowed_series", stats.overflowed_series())?;
+    let reporters = PyList::empty(python);
+    for reporter in stats.reporters() {
+        let (queued, spooled) = (reporter.queued(), reporter.spooled());
+        reporters.append(entry(
+            python,
+            reporter.name().rsplit("::").next().unwrap_or_default(),
+            (reporter.delivered(), reporter.dropped()),
+            (queued, spooled),
+            (reporter.failures(), reporter.is_suspended()),
+        )?)?;
+    }
+    for reporter in context.iter().flat_map(|context| context.reporters.iter()) {
+        use std::sync::atomic::Ordering::Relaxed;
+        // SAFETY: the context keeps its reporters.
+        let name = unsafe { class_name(pyo3::ffi::Py_TYPE(reporter.as_ptr()).cast()) };
+        let delivered = reporter.delivered.load(Relaxed);
+        let failures = (reporter.failures.load(Relaxed), reporter.is_suspended());
+        reporters.append(entry(python, &name, (delivered, reporter.drops()), (0, 0), failures)?)?;
+    }
+    all.set_item("reporters", reporters)?;
+    Ok(all)
+}
+
+fn entry<'py>(
+    python: Python<'py>,
+    name: &str,
+    (delivered, dropped): (u64, Drops),
+    (queued, spooled): (u64, u64),
+    (failures, is_suspended): (u64, bool),
+) -> PyResult<Bound<'py, PyDict>> {
+    let entry = PyDict::new(python);
+    entry.set_item("name", name)?;
+    entry.set_item("delivered", delivered)?;
+    entry.set_item("dropped", drops(python, dropped)?)?;
+    entry.set_item("queued", queued)?;
+    entry.set_item("spooled", spooled)?;
+    entry.set_item("failures", failures)?;
+    entry.set_item("is_suspended", is_suspended)?;
+    Ok(entry)
+}
+
+/// By reason, as the reasons are called in metrics.
+fn drops(python: Python<'_>, drops: Drops) -> PyResult<Bound<'_, PyDict>> {
+    let all = PyDict::new(python);
+    for (reason, count) in drops.iter() {
+        all.set_item(reason.as_str(), count)?;
+    }
+    Ok(all)
+}

@@ -1,0 +1,21 @@
+"""What type checkers must refuse; each such line is marked."""
+
+import kastor
+
+tele = kastor.enable(strict="yes")  # wrong
+tele.count("items", "three")  # wrong
+tele.gauge("ratio")  # wrong
+tele.counter("items")  # wrong
+tele.flush("soon")  # wrong
+tele(5)  # wrong
+kastor.SimpleReporter(max_entries="ten")  # wrong
+number: int = tele.report().text  # wrong
+
+
+@tele("add")
+def add(a: int) -> int:
+    return a
+
+
+text: str = add(1)  # wrong
+add("one")  # wrong
