@@ -1,12 +1,12 @@
 //! `install_from_env` in processes of their own, since the environment is read and the default installed once.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::process::Command;
 
 use kastor::{Telemetry, count, scope};
-use support::{LONG, server::Server};
+use other_side::{LONG, server::Server};
 
 /// Set for the child that a test starts.
 const IN_CHILD: &str = "KASTOR_TEST_IN_CHILD";

@@ -1,13 +1,13 @@
 //! What becomes of a request: every answer that a server can give, and the accounts that follow from it.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kastor::{DropReason, ReporterStats, Telemetry};
 use kastor_export::{Compression, Otlp, OtlpConfig, Protocol, Retry};
-use support::{
+use other_side::{
     LONG,
     proxy::{Fault, Proxy},
     server::{Reply, Server},

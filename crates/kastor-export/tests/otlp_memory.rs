@@ -3,13 +3,13 @@
 //! Alone in its file: it looks at the memory of the whole process.
 #![cfg(all(target_os = "linux", feature = "otlp"))]
 
-mod support;
+mod other_side;
 
 use std::time::Duration;
 
 use kastor::{Telemetry, scope};
 use kastor_export::{Compression, Otlp, OtlpConfig};
-use support::server::{Reply, Server};
+use other_side::server::{Reply, Server};
 
 /// Bytes of this process that are in memory.
 fn resident_bytes() -> usize {

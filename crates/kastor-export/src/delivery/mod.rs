@@ -28,10 +28,11 @@ use std::time::Duration;
 
 pub(crate) use self::{
     accounts::Ledger,
+    compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
     note::{Note, neutral},
-    retry::is_grpc_retryable,
+    retry::{is_grpc_retryable, parse_retry_after},
     store::{SpoolStore, Store},
 };
 pub use self::{compression::Compression, retry::Retry};

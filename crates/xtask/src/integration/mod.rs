@@ -11,6 +11,7 @@
 //! A further subject is a file with a `checks(steps, place)` and a line in [`integration`].
 
 mod http;
+mod otlp;
 mod place;
 mod servers;
 mod trace;
@@ -29,7 +30,7 @@ type Checks = fn(&mut Steps, &Place);
 pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
     let mut steps = Steps::new("integration", root);
     let place = Place::new(root);
-    let subjects: &[(&str, Checks)] = &[("servers", servers::checks), ("trace", trace::checks)];
+    let subjects: &[(&str, Checks)] = &[("servers", servers::checks), ("otlp", otlp::checks), ("trace", trace::checks)];
     for (name, checks) in subjects {
         if name.starts_with(only) {
             checks(&mut steps, &place);
