@@ -90,7 +90,7 @@ pub use crate::{
 };
 /// For the reporters of `kastor-export`: how their threads start, and what [`Reporter::hold_for_fork`] collects.
 #[doc(hidden)]
-pub use crate::{dispatch::spawn, sync::Held};
+pub use crate::{dispatch::start_thread, sync::Held};
 pub use kastor_macros::scoped;
 
 /// The limits that hold by default: nothing that a program does makes memory grow without a bound.

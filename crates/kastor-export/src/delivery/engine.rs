@@ -190,7 +190,7 @@ impl Engine {
             let source = Arc::downgrade(source);
             let source: Weak<dyn Source> = source;
             // Without a thread everything stays queued and counted, and the next request tries again.
-            kastor::spawn(self.settings.thread_name, move || sender::run(&engine, &source))
+            kastor::start_thread(self.settings.thread_name, move || sender::run(&engine, &source))
         });
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{fork, spawn::spawn};
+use super::{fork, spawn::start_thread};
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
     health::Stats,
@@ -79,7 +79,7 @@ pub(crate) fn ensure_running() {
 fn start(contexts: &mut Contexts) {
     if !contexts.is_running {
         // Without a thread, full chunks and flushes still deliver.
-        contexts.is_running = spawn(c"kastor-collect", run);
+        contexts.is_running = start_thread(c"kastor-collect", run);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected, spawn::spawn};
+use super::{OnFull, collector::Collected, spawn::start_thread};
 use crate::{
     buffer,
     clock::Anchors,
@@ -264,7 +264,7 @@ impl Worker {
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
         // Without a thread everything stays queued and counted, and the next push tries again.
-        queue.is_running = spawn(c"kastor-reporter", move || worker.run(&environment));
+        queue.is_running = start_thread(c"kastor-reporter", move || worker.run(&environment));
     }
 
     fn run(&self, environment: &Environment) {
