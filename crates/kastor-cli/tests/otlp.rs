@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex};
 
 use common::{kastor, transcript};
 
-/// A collector that takes everything, and keeps what it took: paths and bodies.
-fn collector() -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+/// What a collector took: paths and bodies.
+type Taken = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A collector that takes everything.
+fn collector() -> (String, Taken) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let taken: Arc<Mutex<Vec<_>>> = Arc::default();
+    let taken = Taken::default();
     let keep = Arc::clone(&taken);
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {

@@ -6,7 +6,7 @@ mod other_side;
 use std::{collections::HashMap, time::Duration};
 
 use kastor::{Carrier, MockClock, Recording, Telemetry, TraceParent, Value, metric, scope};
-use kastor_export::{Compression, Otlp, OtlpConfig, Protocol, Redaction};
+use kastor_export::{Compression, Otlp, OtlpConfig, Protocol, Redaction, TailSampling};
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use other_side::{
     LONG,
@@ -219,6 +219,28 @@ fn unsampled_scopes_are_left_out_and_counted_and_their_times_are_in_the_metrics(
     assert_eq!((otlp.delivered(), otlp.dropped().of(kastor::DropReason::Sampled)), (3, 10));
     let paths = server.metrics().iter().filter(|metric| metric.name == "kastor.scope.duration").count();
     assert!(paths > 0 && tele.report().scope("quiet").is_some_and(|quiet| quiet.calls() == 10));
+}
+
+#[test]
+fn tail_sampling_keeps_whole_traces_and_counts_the_rest() {
+    let server = Server::start();
+    let sampling = TailSampling::ratio_only(0.0).keep_failed(true);
+    let (tele, _, _) = told(&server, |config| config.tail_sampling(sampling));
+    for number in 0..50 {
+        let _root = tele.scope("root");
+        let child = tele.scope("child");
+        if number % 10 == 0 {
+            child.fail("bad");
+        }
+    }
+    assert!(tele.flush(LONG).is_complete());
+    let spans = server.spans();
+    let traces: std::collections::HashSet<_> = spans.iter().map(|span| span.trace_id.clone()).collect();
+    assert_eq!((spans.len(), traces.len()), (10, 5));
+    let stats = tele.stats();
+    let otlp = &stats.reporters()[1];
+    assert_eq!((otlp.delivered(), otlp.dropped().of(kastor::DropReason::Sampled), otlp.queued()), (10, 90, 0));
+    assert_eq!(tele.report().scope("root").map(|root| root.calls()), Some(50));
 }
 
 #[test]
