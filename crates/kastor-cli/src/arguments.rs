@@ -82,6 +82,9 @@ pub(crate) struct DemoArguments {
     /// Make one more run, into a capture: a file that ends in .kcap, or a folder
     #[arg(long, value_name = "FILE_OR_FOLDER")]
     pub(crate) capture: Option<PathBuf>,
+    /// Make one more run, to an OpenTelemetry collector such as http://localhost:4318
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
     /// Worker threads [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)))]
     pub(crate) threads: Option<u16>,

@@ -129,6 +129,12 @@ pub fn prometheus_accept(text: &str) {
     let _ = crate::PrometheusFormat::negotiate(text);
 }
 
+/// Any bytes as what a collector answers, in every form, and as a request that comes back from disk to be sent as JSON.
+#[cfg(feature = "otlp")]
+pub fn otlp(bytes: &[u8]) {
+    crate::otlp::fuzz(bytes);
+}
+
 /// The same bytes with the checksums right of all that looks like a frame, as an enemy would have them.
 pub fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

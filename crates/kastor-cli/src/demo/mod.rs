@@ -3,6 +3,7 @@
 mod capture;
 mod cost;
 mod discover;
+mod otlp;
 mod pipeline;
 mod pool;
 mod prometheus;
@@ -26,6 +27,7 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use capture::Captured;
 use cost::{Cost, cpu_time};
+use otlp::Sent;
 use pipeline::{Outcome, Progress, Settings};
 
 /// How long all rounds together should take if the user does not say how many to run: the more rounds, the less noise.
@@ -55,6 +57,8 @@ struct Demonstration {
     /// What `--perfetto` and `--chrome` asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     traces: Vec<trace::Written>,
+    /// None unless asked for.
+    sent: Option<Sent>,
 }
 
 /// Runs the command.
@@ -71,6 +75,9 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     if let Some(path) = &arguments.capture {
         demonstration.captured = Some(capture::run(path, &settings)?);
     }
+    if let Some(url) = &arguments.otlp {
+        demonstration.sent = Some(otlp::run(url, &settings)?);
+    }
     demonstration.traces = trace_files.record(&settings)?;
     if arguments.json {
         output.json(&demonstration)?;
@@ -82,7 +89,8 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     }
     let missing_in_capture = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
     let missing_in_traces: u64 = demonstration.traces.iter().map(|written| written.missing).sum();
-    Ok(match demonstration.telemetry.missing() + missing_in_capture + missing_in_traces {
+    let unsent = demonstration.sent.as_ref().map_or(0, |sent| sent.missing);
+    Ok(match demonstration.telemetry.missing() + missing_in_capture + missing_in_traces + unsent {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -150,6 +158,7 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<(D
         telemetry: observed.account,
         cost: Cost::of(off, on),
         captured: None,
+        sent: None,
         traces: Vec::new(),
     };
     Ok((demonstration, observed.telemetry))

@@ -1,6 +1,7 @@
 //! What `kastor demo` prints for people: the call tree, the metrics, the top terms, and one line on telemetry itself.
 
 use super::capture::Captured;
+use super::otlp::Sent;
 use super::terms::RankedTerm;
 use super::trace::Written;
 use super::{Cost, Demonstration};
@@ -24,6 +25,9 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
         capture(captured, output);
     }
     traces(&demonstration.traces, output);
+    if let Some(sent) = &demonstration.sent {
+        otlp(sent, output);
+    }
 }
 
 fn summary(demonstration: &Demonstration, output: &mut Output) {
@@ -114,6 +118,8 @@ fn capture(captured: &Captured, output: &mut Output) {
     let place = files.join(", ");
     output.line(style, &format!("one more run captured: {events} events{lost}, {} in {place}", bytes(*size)));
     output.line(FAINT, "kastor check says what a capture holds");
+}
+
 fn traces(traces: &[Written], output: &mut Output) {
     if !traces.is_empty() {
         output.heading("Traces of one more run");
@@ -123,6 +129,13 @@ fn traces(traces: &[Written], output: &mut Output) {
         let missing = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
         output.line(style, &format!("{path}: {events} scopes{missing}, {}, for {format}", bytes(*size)));
     }
+}
+
+fn otlp(sent: &Sent, output: &mut Output) {
+    let Sent { url, delivered, missing } = sent;
+    let lost = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+    let style = if *missing > 0 { ALARM } else { PLAIN };
+    output.line(style, &format!("one more run sent to {url}: {delivered} events{lost}, and the sums as metrics"));
 }
 
 fn share(cost: &Cost) -> String {
