@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, ClassVar, Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
+
+from typing_extensions import disjoint_base
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -36,7 +38,7 @@ def context_from_environment(prefixes: list[str], reporters: Iterable[object]) -
 def attach(traceparent: str | None) -> Scope:
     """Makes a remote scope the parent of what is opened inside a `with` block. Text that is no W3C `traceparent` is ignored."""
 
-def carry(function: _Function, /) -> _Function:
+def carry(function: _Function) -> _Function:
     """A function that runs under the scope that is current now, on whatever thread."""
 
 def current_traceparent() -> str | None:
@@ -59,16 +61,16 @@ class Context:
     def time(self, name: str, /, **metadata: Any) -> Scope:
         """A scope; the same as calling the context."""
 
-    def metric(self, name: str, value: Any, /, **metadata: Any) -> None:
+    def metric(self, name: str, /, value: Any, **metadata: Any) -> None:
         """Records an event under the current scope. Any value may be given; it is not added up."""
 
-    def count(self, name: str, increment: float = 1, **labels: Any) -> None:
+    def count(self, name: str, /, increment: float = 1, **labels: Any) -> None:
         """Adds to a counter under the current scope."""
 
-    def gauge(self, name: str, value: float, /, **labels: Any) -> None:
+    def gauge(self, name: str, /, value: float, **labels: Any) -> None:
         """Sets a gauge under the current scope."""
 
-    def histogram(self, name: str, value: float, /, **labels: Any) -> None:
+    def histogram(self, name: str, /, value: float, **labels: Any) -> None:
         """Adds a value to a distribution under the current scope."""
 
     def describe(self, name: str, unit: str = "", help: str = "") -> None:
@@ -126,7 +128,7 @@ class Context:
 class DisabledContext:
     """The disabled context: the same interface, and nothing behind it. It is its own scope."""
 
-    is_enabled: ClassVar[bool]
+    is_enabled: bool
     def __call__(self, name: Any, /, **metadata: Any) -> Any:
         """Called with a function, as a decorator, it gives the function; otherwise itself."""
 
@@ -282,6 +284,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """`{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say."""
 
+    def scope(self, path: str) -> dict[str, Any] | None:
+        """The figures of the scopes of one path, as in `as_dict`; None if none closed under it."""
+
+    def metric(self, path: str) -> dict[str, Any] | None:
+        """The figures of the first series of one metric, as in `as_dict`; None if there is none."""
+
     def to_json(self) -> str:
         """The same as JSON text."""
 
@@ -295,6 +303,7 @@ class MockClock:
     def advance(self, seconds: float) -> None:
         """Moves monotonic and wall-clock time ahead by so many seconds."""
 
+@disjoint_base
 class SimpleReporter:
     """Keeps the newest entries of every path in memory, and sums over all of them."""
 
