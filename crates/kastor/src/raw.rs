@@ -14,7 +14,7 @@ mod metric;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub use self::{
-    local::{Ids, Scope, draw, draw_epoch, record, record_with, tick},
+    local::{Ids, Recorded, Scope, draw, record, record_with, tick},
     metric::{Amount, Instrument, Under, add, event},
 };
 use crate::{

@@ -9,7 +9,7 @@ use std::ptr;
 
 use kastor::{
     Carrier,
-    raw::{self, Frame, Outcome},
+    raw::{self, Frame, Outcome, Recorded},
 };
 use pyo3::ffi::{self, PyObject};
 
@@ -289,14 +289,8 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
 unsafe fn record_plain(context: &Context, cell: *mut Cell, end: u64) {
     // SAFETY: as for `exit`.
     unsafe {
-        let scope = parts(cell, end);
-        match raw::draw_epoch(&context.telemetry) {
-            Some(epoch) if epoch == (*cell).epoch => {
-                raw::record(&context.telemetry, &scope);
-            }
-            _ => {
-                record_native(context, cell, end, Outcome::Completed);
-            }
+        if raw::record(&context.telemetry, &parts(cell, end)) == Recorded::Elsewhere {
+            record_native(context, cell, end, Outcome::Completed);
         }
     }
 }
@@ -357,14 +351,20 @@ unsafe fn record_native(context: &Context, cell: *mut Cell, end: u64, outcome: O
         if !(*cell).ids().are_of_this_process() {
             return false;
         }
-        let is_here = raw::draw_epoch(telemetry) == Some((*cell).epoch);
-        if is_here && !(*cell).has(flag::FOREIGN) {
+        if outcome == Outcome::Discarded {
+            return false;
+        }
+        if !(*cell).has(flag::FOREIGN) {
             let scope = parts(cell, end);
-            return if outcome == Outcome::Completed && (*cell).extra.is_null() {
+            let is_bare = outcome == Outcome::Completed && (*cell).extra.is_null();
+            let recorded = if is_bare {
                 raw::record(telemetry, &scope)
             } else {
-                raw::record_with(telemetry, &scope, outcome, attach)
+                raw::record_with(telemetry, &scope, outcome, &attach)
             };
+            if recorded != Recorded::Elsewhere {
+                return recorded == Recorded::Yes;
+            }
         }
         let below = (*cell).below;
         let parent_span_id = match (*cell).rich().and_then(|rich| rich.foreign) {
