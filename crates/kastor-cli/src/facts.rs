@@ -131,22 +131,22 @@ pub(crate) struct LimitFacts {
 
 /// The limits in force, and what happens beyond them.
 pub(crate) fn limits() -> Vec<LimitFacts> {
-    let limits = kastor::limits();
+    use kastor::limits::*;
     let limit = |name, value, unit, beyond| LimitFacts { name, value, unit, beyond };
     let bytes = |name, value: usize, beyond| limit(name, value as u64, "bytes", beyond);
     let number = |name, value: u32, unit, beyond| limit(name, u64::from(value), unit, beyond);
     vec![
-        bytes("name", limits.name_bytes, "cut, and counted"),
-        bytes("value", limits.value_bytes, "cut, and counted"),
-        number("attributes", limits.attributes, "per scope", "dropped, and counted"),
-        bytes("event", limits.event_bytes, "attributes dropped, and counted"),
-        number("path_levels", limits.path_levels, "levels", "deeper scopes share one path"),
-        number("path", limits.path_bytes, "bytes", "deeper scopes share one path"),
-        number("paths", limits.paths, "per process", "further ones share one"),
-        number("names", limits.names, "per process", "further ones share one"),
-        number("series", limits.series_per_instrument, "per metric", "further ones share one, sums stay exact"),
-        number("all_series", limits.series, "per process", "further ones share one, sums stay exact"),
-        bytes("queue", limits.queue_bytes, "events dropped, and counted"),
+        bytes("name", MAX_NAME_BYTES, "cut, and counted"),
+        bytes("value", MAX_VALUE_BYTES, "cut, and counted"),
+        number("attributes", MAX_ATTRIBUTES, "per scope", "dropped, and counted"),
+        bytes("event", MAX_EVENT_BYTES, "attributes dropped, and counted"),
+        number("path_levels", MAX_LEVELS, "levels", "deeper scopes share one path"),
+        number("path", MAX_TEXT_BYTES, "bytes", "deeper scopes share one path"),
+        number("paths", MAX_PATHS, "per process", "further ones share one"),
+        number("names", MAX_NAMES, "per process", "further ones share one"),
+        number("series", MAX_SERIES_PER_INSTRUMENT, "per metric", "further ones share one, sums stay exact"),
+        number("all_series", MAX_SERIES, "per process", "further ones share one, sums stay exact"),
+        bytes("queue", QUEUE_BYTES, "events dropped, and counted"),
     ]
 }
 
@@ -158,12 +158,30 @@ pub(crate) struct VariableFacts {
     pub(crate) meaning: &'static str,
 }
 
-/// The environment variables that kastor reads, set or not.
+/// The variables that matter, as they are set now.
 pub(crate) fn environment() -> Vec<VariableFacts> {
-    kastor::environment()
-        .into_iter()
-        .map(|kastor::Variable { name, value, meaning }| VariableFacts { name, value, meaning })
-        .collect()
+    let value = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let variable = |name: &'static str, meanings: &[(&str, &'static str)], unset: &'static str| {
+        let value = value(name);
+        let meaning = value.as_deref().map_or(unset, |value| {
+            let known = meanings.iter().find(|(known, _)| *known == value);
+            known.map_or("not understood: only the exact values in the documentation count", |(_, meaning)| meaning)
+        });
+        VariableFacts { name, value, meaning }
+    };
+    vec![
+        variable(
+            "KASTOR_TELEMETRY",
+            &[("1", "enables contexts built from the environment"), ("0", "forbids telemetry from the environment")],
+            "telemetry from the environment is off, unless DEBUG=1",
+        ),
+        variable("DEBUG", &[("1", "enables contexts built from the environment")], "no effect"),
+        variable(
+            "KASTOR_TELEMETRY_STRICT_SCOPES",
+            &[("1", "dynamic names must have the recommended form")],
+            "any dynamic name is taken",
+        ),
+    ]
 }
 
 fn whole_ns(duration: Duration) -> u64 {

@@ -72,3 +72,23 @@ pub(crate) fn push_json_number(out: &mut String, number: f64) {
         );
     }
 }
+
+/// A text as JSON.
+pub(crate) fn json_text(text: &str) -> String {
+    let mut out = String::new();
+    push_json(&mut out, text);
+    out
+}
+
+/// A number as JSON.
+pub(crate) fn json_number(number: f64) -> String {
+    let mut out = String::new();
+    push_json_number(&mut out, number);
+    out
+}
+
+/// Members whose value is none are left out.
+pub(crate) fn json_object<'a>(members: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+    let members = members.into_iter().filter_map(|(key, value)| Some(format!("{}: {}", json_text(key), value?)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+}

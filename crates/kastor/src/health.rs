@@ -5,83 +5,60 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// Why an event did not reach a reporter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum DropReason {
-    /// The reporter's queue had reached its bound.
-    QueueFull,
-    /// The event was larger than an event may be.
-    TooLarge,
-    /// There was no room for another series or name.
-    Cardinality,
-    /// It came after `shutdown`.
-    Shutdown,
-    /// The reporter returned an error or panicked.
-    ReporterFailed,
-    /// The reporter was suspended after repeated failure.
-    ReporterSuspended,
-    /// A server refused it.
-    RejectedByServer,
-    /// A server answered with an error that trying again does not mend.
-    NonRetryable,
-    /// Trying again did not help in time.
-    RetryExhausted,
-    /// The disk quota of a spool was reached.
-    SpoolFull,
-    /// The spool could not be written.
-    SpoolIo,
-    /// Stored bytes were damaged.
-    CorruptOnRead,
-    /// It was emitted by the reporter itself, while that was being served.
-    Reentrant,
-    /// Sampling, or a rule for its path, left it out.
-    Sampled,
-    /// The process or thread ended first.
-    ProcessExit,
-}
-
-impl DropReason {
-    /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 15] = [
-        DropReason::QueueFull,
-        DropReason::TooLarge,
-        DropReason::Cardinality,
-        DropReason::Shutdown,
-        DropReason::ReporterFailed,
-        DropReason::ReporterSuspended,
-        DropReason::RejectedByServer,
-        DropReason::NonRetryable,
-        DropReason::RetryExhausted,
-        DropReason::SpoolFull,
-        DropReason::SpoolIo,
-        DropReason::CorruptOnRead,
-        DropReason::Reentrant,
-        DropReason::Sampled,
-        DropReason::ProcessExit,
-    ];
-
-    /// The reason's name in metrics and texts.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DropReason::QueueFull => "queue_full",
-            DropReason::TooLarge => "too_large",
-            DropReason::Cardinality => "cardinality",
-            DropReason::Shutdown => "shutdown",
-            DropReason::ReporterFailed => "reporter_failed",
-            DropReason::ReporterSuspended => "reporter_suspended",
-            DropReason::RejectedByServer => "rejected_by_server",
-            DropReason::NonRetryable => "non_retryable",
-            DropReason::RetryExhausted => "retry_exhausted",
-            DropReason::SpoolFull => "spool_full",
-            DropReason::SpoolIo => "spool_io",
-            DropReason::CorruptOnRead => "corrupt_on_read",
-            DropReason::Reentrant => "reentrant",
-            DropReason::Sampled => "sampled",
-            DropReason::ProcessExit => "process_exit",
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {
+        /// Why an event did not reach a reporter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])* $reason,)*
         }
-    }
+
+        impl DropReason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: [DropReason; [$($name),*].len()] = [$(DropReason::$reason),*];
+
+            /// The reason's name in metrics and texts.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(DropReason::$reason => $name,)*
+                }
+            }
+        }
+    };
+}
+reasons! {
+    /// The reporter's queue had reached its bound.
+    QueueFull = "queue_full",
+    /// The event was larger than an event may be.
+    TooLarge = "too_large",
+    /// There was no room for another series or name.
+    Cardinality = "cardinality",
+    /// It came after `shutdown`.
+    Shutdown = "shutdown",
+    /// The reporter returned an error or panicked.
+    ReporterFailed = "reporter_failed",
+    /// The reporter was suspended after repeated failure.
+    ReporterSuspended = "reporter_suspended",
+    /// A server refused it.
+    RejectedByServer = "rejected_by_server",
+    /// A server answered with an error that trying again does not mend.
+    NonRetryable = "non_retryable",
+    /// Trying again did not help in time.
+    RetryExhausted = "retry_exhausted",
+    /// The disk quota of a spool was reached.
+    SpoolFull = "spool_full",
+    /// The spool could not be written.
+    SpoolIo = "spool_io",
+    /// Stored bytes were damaged.
+    CorruptOnRead = "corrupt_on_read",
+    /// It was emitted by the reporter itself, while that was being served.
+    Reentrant = "reentrant",
+    /// Sampling, or a rule for its path, left it out.
+    Sampled = "sampled",
+    /// The process or thread ended first.
+    ProcessExit = "process_exit",
 }
 
 impl fmt::Display for DropReason {
@@ -165,6 +142,7 @@ pub struct Stats {
     pub(crate) cut_values: u64,
     pub(crate) overflowed_names: u64,
     pub(crate) overflowed_series: u64,
+    pub(crate) clock_gaps: u64,
     pub(crate) reporters: Vec<ReporterStats>,
 }
 
@@ -204,6 +182,12 @@ impl Stats {
     /// Times that a set of labels found no room and shared an overflow series.
     pub fn overflowed_series(&self) -> u64 {
         self.overflowed_series
+    }
+
+    /// Times that the processor's counter and the monotonic clock parted, as when the machine was suspended: scopes that
+    /// were open then have a duration by the counter, and those closed since are timed anew.
+    pub fn clock_gaps(&self) -> u64 {
+        self.clock_gaps
     }
 
     /// One entry per reporter, in the order of registration.

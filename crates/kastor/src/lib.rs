@@ -29,7 +29,7 @@
 //!   [`in_scope`](FutureExt::in_scope).
 //! - Reporters run inline, or behind a bounded queue ([`background`]). What does not fit is dropped and counted:
 //!   [`Telemetry::stats`] shows it.
-//! - All [`limits()`] are on by default.
+//! - All [`limits`] are on by default.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -57,6 +57,7 @@ mod record;
 mod recording;
 mod report;
 mod reporter;
+mod sampler;
 mod scope;
 mod stack;
 mod sync;
@@ -66,10 +67,7 @@ mod value;
 
 pub use crate::{
     clock::{Anchor, MockClock, Timeline, clock_source},
-    config::{Variable, environment},
-    context::{
-        Builder, Flush, FlushedReporter, InstallError, IntoReporter, Limits, OpenScope, Override, Telemetry, limits,
-    },
+    context::{Builder, Flush, FlushedReporter, InstallError, IntoReporter, OpenScope, Override, Telemetry},
     dispatch::{Background, OnFull, background},
     error::Error,
     event::{
@@ -83,13 +81,27 @@ pub use crate::{
     propagate::{TraceParent, TraceState},
     recording::Recording,
     report::Report,
-    reporter::{Accounts, Deadline, Reporter},
+    reporter::{Accounts, Aggregates, Deadline, Reporter},
+    sampler::Sampler,
     scope::Scope,
     stack::{Attached, Carrier},
     task::{FutureExt, InScope},
     value::Value,
 };
+/// For the reporters of `kastor-export`: how their threads start, and what [`Reporter::hold_for_fork`] collects.
+#[doc(hidden)]
+pub use crate::{dispatch::spawn, sync::Held};
 pub use kastor_macros::scoped;
+
+/// The limits that hold by default: nothing that a program does makes memory grow without a bound.
+pub mod limits {
+    pub use crate::{
+        aggregate::{MAX_SERIES, MAX_SERIES_PER_INSTRUMENT},
+        context::QUEUE_BYTES,
+        name::{MAX_LEVELS, MAX_NAME_BYTES, MAX_NAMES, MAX_PATHS, MAX_TEXT_BYTES},
+        value::{MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_VALUE_BYTES},
+    };
+}
 
 /// What the macros expand to. Not for use by hand: it changes without notice.
 #[doc(hidden)]

@@ -14,12 +14,12 @@ use std::{
 };
 
 use crate::{
-    escape::{escaped, push_json, push_json_number},
+    escape::{escaped, json_number, json_object},
     event::{Attributes, Metric, MetricType, Timing},
     name::{Path, name, path},
     reporter::Reporter,
     sync::{Held, lock},
-    value::Value,
+    value::{Value, json_value},
 };
 
 /// Timed paths, and metrics, that are kept apart; what comes later is counted under [`OVERFLOW`].
@@ -51,6 +51,20 @@ pub enum OwnedValue {
     Text(Cow<'static, str>),
     /// Bytes that are no text.
     Bytes(Vec<u8>),
+}
+
+impl OwnedValue {
+    fn as_value(&self) -> Value<'_> {
+        match self {
+            OwnedValue::Null => Value::Null,
+            OwnedValue::Bool(value) => Value::Bool(*value),
+            OwnedValue::I64(value) => Value::I64(*value),
+            OwnedValue::U64(value) => Value::U64(*value),
+            OwnedValue::F64(value) => Value::F64(*value),
+            OwnedValue::Text(text) => Value::Str(text),
+            OwnedValue::Bytes(bytes) => Value::Bytes(bytes),
+        }
+    }
 }
 
 impl From<Value<'_>> for OwnedValue {
@@ -119,12 +133,9 @@ impl SimpleReporter {
         let state = lock(&self.state);
         let (timings, metrics) = (copied(&state.timings), copied(&state.metrics));
         drop(state);
-        let mut out = String::from("{\"timings\": ");
-        push_paths(&mut out, &timings, |out, duration| push_json_number(out, duration.as_secs_f64()));
-        out.push_str(", \"metrics\": ");
-        push_paths(&mut out, &metrics, push_value);
-        out.push('}');
-        out
+        let timings = json_paths(&timings, |duration| json_number(duration.as_secs_f64()));
+        let metrics = json_paths(&metrics, |value| json_value(&value.as_value()));
+        json_object([("timings", Some(timings)), ("metrics", Some(metrics))])
     }
 
     /// Keeps a timing that was measured elsewhere, with just the metadata that is given.
@@ -372,39 +383,12 @@ fn grouped(number: &str) -> String {
     digits.char_indices().fold(sign.to_owned(), |text, (at, digit)| text + comma(at) + digit.encode_utf8(&mut [0; 4]))
 }
 
-fn push_paths<V>(out: &mut String, paths: &BTreeMap<String, Vec<(V, Metadata)>>, push_first: impl Fn(&mut String, &V)) {
-    let separator = |at: usize| if at > 0 { ", " } else { "" };
-    out.push('{');
-    for (at, (path, entries)) in paths.iter().enumerate() {
-        out.push_str(separator(at));
-        push_json(out, path);
-        out.push_str(": [");
-        for (at, (first, metadata)) in entries.iter().enumerate() {
-            out.push_str(separator(at));
-            out.push('[');
-            push_first(out, first);
-            out.push_str(", {");
-            for (at, (key, value)) in metadata.iter().enumerate() {
-                out.push_str(separator(at));
-                push_json(out, key);
-                out.push_str(": ");
-                push_value(out, value);
-            }
-            out.push_str("}]");
-        }
-        out.push(']');
-    }
-    out.push('}');
-}
-
-fn push_value(out: &mut String, value: &OwnedValue) {
-    match value {
-        OwnedValue::Null => out.push_str("null"),
-        OwnedValue::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        OwnedValue::I64(value) => out.push_str(&value.to_string()),
-        OwnedValue::U64(value) => out.push_str(&value.to_string()),
-        OwnedValue::F64(value) => push_json_number(out, *value),
-        OwnedValue::Text(text) => push_json(out, text),
-        OwnedValue::Bytes(bytes) => push_json(out, &Value::Bytes(bytes).to_string()),
-    }
+fn json_paths<V>(paths: &BTreeMap<String, Vec<(V, Metadata)>>, first: impl Fn(&V) -> String) -> String {
+    json_object(paths.iter().map(|(path, entries)| {
+        let entries = entries.iter().map(|(value, metadata)| {
+            let metadata = metadata.iter().map(|(key, value)| (*key, Some(json_value(&value.as_value()))));
+            format!("[{}, {}]", first(value), json_object(metadata))
+        });
+        (path.as_str(), Some(format!("[{}]", entries.collect::<Vec<_>>().join(", "))))
+    }))
 }

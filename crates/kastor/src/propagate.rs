@@ -36,6 +36,12 @@ impl TraceParent {
         (trace_id != 0 && parent_id != 0).then_some(Self { trace_id, parent_id, flags })
     }
 
+    /// The same parent, with the flag [`RANDOM`](Self::RANDOM) as said.
+    pub fn with_random(self, is_random: bool) -> Self {
+        let flags = self.flags & !Self::RANDOM | if is_random { Self::RANDOM } else { 0 };
+        Self { flags, ..self }
+    }
+
     /// Reads a header of version 00, or what a later version has in common with it.
     ///
     /// # Errors
@@ -99,6 +105,11 @@ impl TraceParent {
     /// [`SAMPLED`](Self::SAMPLED) and [`RANDOM`](Self::RANDOM), as far as they are set; other bits are not kept.
     pub fn flags(&self) -> u8 {
         self.flags
+    }
+
+    /// Whether whoever made the trace id says that its last seven bytes are random.
+    pub fn is_random(&self) -> bool {
+        self.flags & Self::RANDOM != 0
     }
 
     /// Whether the caller may have recorded the trace.

@@ -6,9 +6,8 @@ use std::{
 };
 
 use crate::{
-    clock::Timeline,
     error::Error,
-    event::{Batch, Process},
+    event::{Batch, BatchFacts},
     health::{DropReason, Drops},
     reporter::{Accounts, Reporter},
     sync::{Held, lock},
@@ -46,8 +45,7 @@ struct Stored {
     events: u64,
     thread: Arc<Thread>,
     prefix: u64,
-    timeline: Timeline,
-    process: Process,
+    facts: BatchFacts,
 }
 
 impl Recording {
@@ -91,7 +89,7 @@ impl Recording {
             let Some((records, rest)) = words.split_at_checked(stored.records) else { continue };
             let Some(flows) = rest.get(..stored.flows) else { continue };
             let part = Part { records, flows, thread: &stored.thread, prefix: stored.prefix };
-            f(&Batch::new(part, stored.events, stored.timeline, stored.process));
+            f(&Batch::new(part, stored.events, stored.facts));
         }
     }
 }
@@ -120,8 +118,7 @@ impl State {
                 events: batch.len(),
                 thread: Arc::clone(part.thread),
                 prefix: part.prefix,
-                timeline: batch.timeline(),
-                process: batch.process(),
+                facts: batch.facts(),
             });
         }
         self.bytes += words * 8;

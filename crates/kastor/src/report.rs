@@ -6,10 +6,10 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
-    escape::{escaped, push_json, push_json_number},
+    escape::{escaped, json_number, json_object, json_text},
     event::{MetricType, Number, ScopeAggregate, SeriesAggregate},
     name::Path,
-    value::Value,
+    value::json_value,
 };
 
 /// What a context has aggregated up to one moment: what [`Telemetry::report`](crate::Telemetry::report) returns.
@@ -328,34 +328,9 @@ fn rounded(number: f64, digits: usize) -> f64 {
     format!("{number:.*e}", digits.saturating_sub(1)).parse().unwrap_or(number)
 }
 
-fn json_text(text: &str) -> String {
-    let mut out = String::new();
-    push_json(&mut out, text);
-    out
-}
-
-fn json_number(number: f64) -> String {
-    let mut out = String::new();
-    push_json_number(&mut out, number);
-    out
-}
-
 fn json_sum(sum: Number) -> String {
     match sum {
         Number::Integer(sum) => sum.to_string(),
         Number::Float(sum) => json_number(sum),
     }
-}
-
-fn json_value(value: &Value<'_>) -> String {
-    match value {
-        Value::Null | Value::Bool(_) | Value::I64(_) | Value::U64(_) => value.to_string(),
-        Value::F64(value) => json_number(*value),
-        text => json_text(&text.to_string()),
-    }
-}
-
-fn json_object<'a>(members: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-    let members = members.into_iter().filter_map(|(key, value)| Some(format!("{}: {}", json_text(key), value?)));
-    format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
 }

@@ -7,7 +7,7 @@
 use std::{
     any::type_name,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use crate::{
     clock::now_ns,
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
-    health::{DropReason, Drops, Ledger, ReporterStats},
+    health::{DropReason, Drops, Ledger, ReporterStats, Stats},
     sync::{Held, contained, drop_contained, lock},
 };
 
@@ -28,6 +28,11 @@ use crate::{
 /// ([`background`](crate::background)) it gets batches and aggregates on a thread of its own. A panic in any method is
 /// contained and counted as a failure of the reporter.
 pub trait Reporter: Send + Sync + 'static {
+    /// The context was built: where the reporter gets its aggregates from, if it wants them at a time of its own.
+    fn start(&self, aggregates: Aggregates) {
+        let _ = aggregates;
+    }
+
     /// A scope closed.
     fn record_timing(&self, event: &Timing<'_>) {
         let _ = event;
@@ -70,8 +75,7 @@ pub trait Reporter: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Makes what was accepted durable, delivered or not. Part of the interface for reporters that spool to disk; nothing
-    /// in this crate calls it yet.
+    /// Makes what was accepted durable, delivered or not; see [`Telemetry::persist`](crate::Telemetry::persist).
     ///
     /// # Errors
     /// If that was not possible before the deadline.
@@ -98,6 +102,9 @@ pub trait Reporter: Send + Sync + 'static {
 }
 
 impl<R: Reporter + ?Sized> Reporter for Arc<R> {
+    fn start(&self, aggregates: Aggregates) {
+        (**self).start(aggregates);
+    }
     fn record_timing(&self, event: &Timing<'_>) {
         (**self).record_timing(event);
     }
@@ -124,6 +131,27 @@ impl<R: Reporter + ?Sized> Reporter for Arc<R> {
     }
     fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         (**self).hold_for_fork(held);
+    }
+}
+
+/// What a context tells its reporters of itself.
+pub(crate) trait Source: Send + Sync {
+    /// Calls `f` with fresh aggregates.
+    fn snapshot(&self, f: &mut dyn FnMut(&Snapshot<'_>));
+    /// The accounts.
+    fn stats(&self) -> Stats;
+}
+
+/// The aggregates of a context, for a reporter that serves them when it is asked. Does not keep the context alive.
+#[derive(Clone)]
+pub struct Aggregates {
+    pub(crate) source: Weak<dyn Source>,
+}
+
+impl Aggregates {
+    /// Calls `f` with fresh aggregates; returns whether the context still exists.
+    pub fn snapshot(&self, mut f: impl FnMut(&Snapshot<'_>)) -> bool {
+        self.source.upgrade().map(|source| source.snapshot(&mut f)).is_some()
     }
 }
 
@@ -165,6 +193,24 @@ impl Deadline {
     /// Whether it has passed.
     pub fn has_passed(&self) -> bool {
         self.remaining().is_zero()
+    }
+}
+
+/// How far a flush has to bring events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// To a place that survives the process.
+    Durable,
+    /// To where the reporter sends them.
+    Delivered,
+    /// Two flushes in one.
+    Both,
+}
+
+impl Goal {
+    /// What fulfils two goals.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Both }
     }
 }
 
@@ -214,6 +260,13 @@ impl Guarded {
         )
     }
 
+    pub(crate) fn start(&self, aggregates: Aggregates) {
+        self.call(0, 0, |reporter| {
+            reporter.start(aggregates);
+            Ok(())
+        });
+    }
+
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -244,8 +297,13 @@ impl Guarded {
     }
 
     /// Whether nothing is held back; one that is left out holds nothing.
-    pub(crate) fn flush(&self, deadline: Deadline) -> bool {
-        self.is_suspended() || self.call(0, 0, |reporter| reporter.flush(deadline))
+    pub(crate) fn flush(&self, goal: Goal, deadline: Deadline) -> bool {
+        self.is_suspended()
+            || self.call(0, 0, |reporter| match goal {
+                Goal::Durable => reporter.persist(deadline),
+                Goal::Delivered => reporter.flush(deadline),
+                Goal::Both => reporter.persist(deadline).and(reporter.flush(deadline)),
+            })
     }
 
     pub(crate) fn stats(&self, queued: u64) -> ReporterStats {

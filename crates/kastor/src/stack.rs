@@ -28,6 +28,7 @@ use crate::{
     event::{span_id, trace_id},
     name::Path,
     propagate::TraceParent,
+    sampler::Sampler,
     sync::{Held, lock},
     thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
@@ -184,12 +185,13 @@ pub(crate) fn end_flows() {
     FLOWS.with(|flows| drop(std::mem::take(&mut **flows.borrow_mut())));
 }
 
-/// The ids of a frame: its trace's, its own, and whether it was sampled.
-pub(crate) fn ids(frame: &Frame, prefix: u64) -> (u128, u64, bool) {
+/// What a frame's numbers stand for: its flow with the trace id, its own span id, and whether it was sampled.
+pub(crate) fn ids(frame: &Frame, prefix: u64) -> (Flow, u64, bool) {
     let (root, span) = (frame.root.get(), frame.span.load(Relaxed));
     let is_foreign = frame.has(flag::FOREIGN);
     let of = |alias| if is_foreign { flow(alias) } else { None };
-    let trace = of(root).map_or_else(|| trace_id(prefix, root), |flow| flow.trace_id);
+    let native = || Flow { alias: root, span_id: 0, trace_id: trace_id(prefix, root), is_random: true };
+    let trace = of(root).unwrap_or_else(native);
     let own = of(span).map_or_else(|| span_id(prefix, span), |flow| flow.span_id);
     (trace, own, !frame.has(flag::UNSAMPLED))
 }
@@ -204,23 +206,27 @@ pub struct Carrier {
     path: Path,
     levels: u32,
     is_sampled: bool,
+    is_random: bool,
 }
 
 impl Carrier {
     /// Carries nothing: what is opened under it is a root.
-    pub const NONE: Carrier = Carrier { trace_id: 0, span_id: 0, path: Path::ROOT, levels: 0, is_sampled: true };
+    pub const NONE: Carrier =
+        Carrier { trace_id: 0, span_id: 0, path: Path::ROOT, levels: 0, is_sampled: true, is_random: true };
 
     /// A remote parent's ids.
     pub fn from_trace_parent(parent: &TraceParent) -> Self {
-        Self { trace_id: parent.trace_id(), span_id: parent.parent_id(), is_sampled: parent.is_sampled(), ..Self::NONE }
+        let (trace_id, span_id) = (parent.trace_id(), parent.parent_id());
+        Self { trace_id, span_id, is_sampled: parent.is_sampled(), is_random: parent.is_random(), ..Self::NONE }
     }
 
-    pub(crate) fn of(frame: &Frame, levels: u32, prefix: u64) -> Self {
+    pub(crate) fn of(frame: &Frame, levels: u32, prefix: u64, sampler: Sampler) -> Self {
         if frame.span.load(Relaxed) == 0 {
             return Self::NONE;
         }
-        let (trace_id, span_id, is_sampled) = ids(frame, prefix);
-        Self { trace_id, span_id, path: Path(frame.path.load(Relaxed)), levels, is_sampled }
+        let (Flow { trace_id, is_random, .. }, span_id, was_taken) = ids(frame, prefix);
+        let is_sampled = sampler.takes(frame.has(flag::FOREIGN), was_taken, trace_id);
+        Self { trace_id, span_id, path: Path(frame.path.load(Relaxed)), levels, is_sampled, is_random }
     }
 
     /// Whether there is anything to carry.
@@ -246,17 +252,23 @@ impl Carrier {
     /// The carrier of a root that a thread opens as its `sequence`th scope.
     pub(crate) fn native(path: Path, sequence: u32, prefix: u64) -> Self {
         let (trace_id, span_id) = (trace_id(prefix, sequence), span_id(prefix, sequence));
-        Self { trace_id, span_id, path, levels: 1, is_sampled: true }
+        Self { trace_id, span_id, path, levels: 1, ..Self::NONE }
     }
 
     /// The same scope within another one's trace.
     pub(crate) fn in_trace_of(self, parent: &Carrier, levels: u32) -> Self {
-        Self { trace_id: parent.trace_id, is_sampled: parent.is_sampled, levels, ..self }
+        let Carrier { trace_id, is_sampled, is_random, .. } = *parent;
+        Self { trace_id, is_sampled, is_random, levels, ..self }
     }
 
     /// The ids as a W3C trace parent, if there are any.
     pub fn trace_parent(&self) -> Option<TraceParent> {
-        TraceParent::new(self.trace_id, self.span_id, self.is_sampled)
+        Some(TraceParent::new(self.trace_id, self.span_id, self.is_sampled)?.with_random(self.is_random))
+    }
+
+    /// What an alias that stands for the carried scope means.
+    pub(crate) fn flow(&self, alias: u32) -> Flow {
+        Flow { alias, span_id: self.span_id, trace_id: self.trace_id, is_random: self.is_random }
     }
 
     /// Makes the carried scope current through a stand-in.
@@ -273,7 +285,7 @@ impl Carrier {
             let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
             frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled | flags);
             frame.root.set(alias);
-            add_flow(Flow { alias, span_id: self.span_id, trace_id: self.trace_id });
+            add_flow(self.flow(alias));
         } else {
             frame.word.set(flag::STAND_IN);
             frame.span.store(0, Relaxed);

@@ -226,9 +226,8 @@ impl Follower {
         let (mut sequences, mut aliases) = (scope.sequences, [0; 2]);
         if !is_home {
             aliases = aliases.map(|_| t.draw());
-            let trace_id = scope.carrier.trace_id();
-            stack::add_flow(Flow { alias: aliases[0], span_id: scope.carrier.span_id(), trace_id });
-            stack::add_flow(Flow { alias: aliases[1], span_id: scope.parent_span_id, trace_id });
+            stack::add_flow(scope.carrier.flow(aliases[0]));
+            stack::add_flow(Flow { span_id: scope.parent_span_id, ..scope.carrier.flow(aliases[1]) });
             let parent = if scope.parent_span_id == 0 { 0 } else { aliases[1] };
             sequences = (aliases[0], parent, aliases[0]);
             record_flags |= record_flag::FOREIGN;

@@ -16,16 +16,17 @@ use std::{
 };
 
 use crate::{
+    escape::{json_number, json_text},
     name::{Name, cut},
     sync::{contained, drop_contained},
 };
 
 /// Bytes of one value that are kept.
-pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
+pub const MAX_VALUE_BYTES: usize = 4 << 10;
 /// Attributes of one event that are kept.
-pub(crate) const MAX_ATTRIBUTES: u32 = 128;
+pub const MAX_ATTRIBUTES: u32 = 128;
 /// Bytes of one event that are kept.
-pub(crate) const MAX_EVENT_BYTES: usize = 64 << 10;
+pub const MAX_EVENT_BYTES: usize = 64 << 10;
 
 /// One attribute value.
 #[derive(Clone, Copy)]
@@ -166,6 +167,15 @@ impl<'a> From<&'a [u8]> for Value<'a> {
 impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// A value as JSON: bytes are hex text, NaN and the infinities are text.
+pub(crate) fn json_value(value: &Value<'_>) -> String {
+    match value {
+        Value::Null | Value::Bool(_) | Value::I64(_) | Value::U64(_) => value.to_string(),
+        Value::F64(value) => json_number(*value),
+        text => json_text(&text.to_string()),
     }
 }
 

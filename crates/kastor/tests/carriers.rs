@@ -329,6 +329,27 @@ fn a_remote_parent_that_was_not_sampled_is_handed_on_as_such() {
 }
 
 #[test]
+fn a_trace_id_is_called_random_by_whoever_made_it() {
+    let (tele, _) = context();
+    assert!(scope!(tele, "own").carrier().trace_parent().unwrap().is_random());
+    for flags in ["00", "01", "02", "03"] {
+        let header = format!("00-{TRACE:032x}-{SPAN:016x}-{flags}");
+        let remote = Carrier::from_trace_parent(&TraceParent::parse(&header).unwrap());
+        assert_eq!(remote.trace_parent().unwrap().to_string(), header);
+        let _attached = remote.attach();
+        let _served = scope!(tele, "served");
+        let inside = scope!(tele, "inside").carrier();
+        assert!(inside.trace_parent().unwrap().to_string().ends_with(flags));
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let _attached = inside.attach();
+                assert!(scope!(tele, "elsewhere").carrier().trace_parent().unwrap().to_string().ends_with(flags));
+            });
+        });
+    }
+}
+
+#[test]
 fn the_trace_parent_of_an_open_scope_is_what_is_exported_later() {
     let recording = Recording::new(1 << 20);
     let seen = Seen::default();

@@ -373,7 +373,6 @@ fn children_of_a_parent_whose_threads_poll_futures() {
 }
 
 #[test]
-#[ignore = "a fork while a thread starts or ends can leave a lock of the standard library taken: no thread starts in that child"]
 fn children_of_a_parent_whose_threads_come_and_go() {
     let work = |tele: &Telemetry| {
         thread::scope(|threads| drop(threads.spawn(|| drop(tele.scope("short_thread")))));
@@ -383,7 +382,6 @@ fn children_of_a_parent_whose_threads_come_and_go() {
 }
 
 #[test]
-#[ignore = "a fork while a thread starts or ends can leave a lock of the standard library taken: no thread starts in that child"]
 fn children_of_a_parent_whose_threads_build_and_drop_contexts() {
     let work = |_: &Telemetry| {
         let other = Telemetry::builder().reporter(background(Tally::default())).build();

@@ -181,7 +181,7 @@ impl Reader {
     fn of(batch: &Batch<'_>) -> Self {
         let number = |id: u32| id & !(1 << 31);
         let flows = batch.flow_bytes().chunks(32).map(|flow| {
-            assert_eq!(u32_at(flow, 4), 0, "flags of a flow");
+            assert_eq!(u32_at(flow, 4) & !2, 0, "flags of a flow");
             let trace = u128::from(u64_at(flow, 16)) << 64 | u128::from(u64_at(flow, 24));
             Flow { alias: u32_at(flow, 0), span: u64_at(flow, 8), trace }
         });

@@ -17,7 +17,7 @@ mod source;
 /// A room may import only from rooms in earlier rows, and never from another room in its own.
 const ROWS: &[&[&str]] = &[
     &["sync", "error", "escape"],
-    &["clock", "name", "config", "health"],
+    &["clock", "name", "config", "health", "sampler"],
     &["value", "callsite"],
     &["record"],
     &["thread"],

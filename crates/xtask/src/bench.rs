@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the workspace `bench/`, which has the peers and a lock file of its own, and runs it.
+//! `cargo xtask bench`: builds a benchmark, which has its peers and a lock file of its own, and runs it. `bench/` holds the
+//! core's, `bench/export/` that of delivery.
 
 use std::{
     env,
@@ -15,29 +16,45 @@ pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     if let Err(sentence) = understood(arguments) {
         return misuse(&sentence);
     }
-    if arguments.contains(&"--python") || arguments.windows(2).any(|pair| pair == ["--gate", "python"]) {
+    if arguments.contains(&"--python") || asks_for(arguments, "python") {
         return python::bench(root, arguments);
     }
-    let folder = root.join("bench");
+    // Programs of their own, which know nothing of gates.
+    for (gate, folder, program) in
+        [("export", "bench/export", "kastor-bench-export"), ("view", "bench/view", "kastor-bench-view")]
+    {
+        if asks_for(arguments, gate) {
+            let others: Vec<&str> = arguments.iter().copied().filter(|word| !["--gate", gate].contains(word)).collect();
+            return built_and_run(&root.join(folder), program, &others);
+        }
+    }
+    built_and_run(&root.join("bench"), "kastor-bench", arguments)
+}
+
+fn asks_for(arguments: &[&str], gate: &str) -> bool {
+    arguments.windows(2).any(|pair| pair == ["--gate", gate])
+}
+
+fn built_and_run(folder: &Path, program: &str, arguments: &[&str]) -> ExitCode {
     // From inside of the folder, so that its own `.cargo/config.toml` counts, if it has one.
     let mut build = cargo(&["build", "--release", "--locked"]);
     // Where all builds are to go the bench has a folder of its own: its dependencies and flags are others.
     let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), |all| Path::new(&all).join("bench"));
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), |all| Path::new(&all).join(program));
     let target = absolute(&target).unwrap_or(target);
     build.arg("--target-dir").arg(&target);
-    match build.current_dir(&folder).status() {
+    match build.current_dir(folder).status() {
         Ok(status) if status.success() => {}
-        Ok(status) => return failed(&format!("building bench/: {status}")),
-        Err(error) => return failed(&format!("building bench/: {error}")),
+        Ok(status) => return failed(&format!("building {}: {status}", folder.display())),
+        Err(error) => return failed(&format!("building {}: {error}", folder.display())),
     }
     // From the caller's folder, which `--json FILE` is relative to.
-    match Command::new(target.join("release/kastor-bench")).args(arguments).status() {
+    match Command::new(target.join("release").join(program)).args(arguments).status() {
         Ok(status) => match status.code().map(u8::try_from) {
             Some(Ok(code)) => ExitCode::from(code),
-            _ => failed(&format!("kastor-bench: {status}")),
+            _ => failed(&format!("{program}: {status}")),
         },
-        Err(error) => failed(&format!("kastor-bench: {error}")),
+        Err(error) => failed(&format!("{program}: {error}")),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod integration;
 mod python;
 mod steps;
 mod test;
@@ -19,13 +20,15 @@ const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
 cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
-                  [--gate core|export|view]
+                  [--gate core]
                                        builds bench/ and runs it with these arguments
+cargo xtask bench --gate export|view [--quick] [--json FILE]
+                                       what delivering and looking cost, against their limits
 cargo xtask bench --python|--gate python [--only P] [--quick] [--json FILE]
                                        the Python package, on every CPython from 3.11 up that is found
-cargo xtask integration                tests against real services";
+cargo xtask integration [SUBJECT]      the reporters against real readers and servers, which it installs under target/";
 
-/// The exit code for a command that was not understood or does not exist yet.
+/// The exit code for a command that was not understood.
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -37,7 +40,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(&root, test::Depth::Usual),
         ["test", "--deep"] => test::test(&root, test::Depth::Deep),
         ["bench", rest @ ..] => bench::bench(&root, rest),
-        ["integration"] => integration(),
+        ["integration"] => integration::integration(&root, ""),
+        ["integration", subject] => integration::integration(&root, subject),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -50,11 +54,6 @@ fn main() -> ExitCode {
 /// Says what was wrong and what would be right.
 fn misuse(sentence: &str) -> ExitCode {
     eprintln!("xtask: {sentence}\n\n{USAGE}");
-    ExitCode::from(MISUSE)
-}
-
-fn integration() -> ExitCode {
-    eprintln!("xtask integration: this repository has no integration tests yet; nothing was run");
     ExitCode::from(MISUSE)
 }
 

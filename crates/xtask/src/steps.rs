@@ -23,6 +23,24 @@ struct Step {
     took: Duration,
 }
 
+/// How a check ended that has not passed.
+pub(crate) enum NotPassed {
+    /// It could not be made here, and why.
+    Skipped(String),
+    /// Every fault.
+    Failed(Vec<String>),
+}
+
+impl NotPassed {
+    pub(crate) fn skipped(reason: impl Into<String>) -> Self {
+        Self::Skipped(reason.into())
+    }
+
+    pub(crate) fn failed(fault: impl Into<String>) -> Self {
+        Self::Failed(vec![fault.into()])
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Passed,
@@ -50,10 +68,35 @@ impl Steps {
         self.step(name, "", check);
     }
 
+    /// Runs a check of our own that may find out only then that it cannot be made here.
+    pub(crate) fn attempt(&mut self, name: &str, check: impl FnOnce(&Path) -> Result<String, NotPassed>) {
+        let started = Instant::now();
+        println!("\n== {} {name}:", self.command);
+        let root = self.root.clone();
+        let ending = match check(&root) {
+            Err(NotPassed::Skipped(reason)) => return self.skip(name, &reason),
+            Ok(sentence) => told(name, Ok(sentence)),
+            Err(NotPassed::Failed(faults)) => told(name, Err(faults)),
+        };
+        self.done.push(Step { name: name.to_owned(), ending, took: started.elapsed() });
+    }
+
     /// Leaves a step out, loudly: a skipped step is not a passed one.
     pub(crate) fn skip(&mut self, name: &str, reason: &str) {
         println!("\n== {} {name}: SKIPPED: {reason}", self.command);
         self.done.push(Step { name: name.to_owned(), ending: Ending::Skipped, took: Duration::ZERO });
+    }
+
+    /// As [`finish`](Self::finish), where skips alone are a failure too: then nothing was shown.
+    pub(crate) fn finish_with_one_passed(self) -> ExitCode {
+        let has_passed = self.done.iter().any(|step| step.ending == Ending::Passed);
+        let command = self.command;
+        let code = self.finish();
+        if has_passed {
+            return code;
+        }
+        eprintln!("xtask {command}: FAILED: not one step has passed; the reasons stand above");
+        ExitCode::FAILURE
     }
 
     /// Prints the line with all steps and says whether none has failed.
@@ -75,20 +118,7 @@ impl Steps {
     fn step(&mut self, name: &str, detail: &str, act: impl FnOnce(&Path) -> Result<String, Vec<String>>) {
         println!("\n== {} {name}: {detail}", self.command);
         let started = Instant::now();
-        let ending = match act(&self.root) {
-            Ok(sentence) => {
-                if !sentence.is_empty() {
-                    println!("{sentence}");
-                }
-                Ending::Passed
-            }
-            Err(faults) => {
-                for fault in faults {
-                    eprintln!("FAILED {name}: {fault}");
-                }
-                Ending::Failed
-            }
-        };
+        let ending = told(name, act(&self.root));
         self.done.push(Step { name: name.to_owned(), ending, took: started.elapsed() });
     }
 }
@@ -100,6 +130,24 @@ impl fmt::Display for Step {
             Ending::Passed => write!(formatter, "{} {seconds:.1} s", self.name),
             Ending::Failed => write!(formatter, "{} FAILED {seconds:.1} s", self.name),
             Ending::Skipped => write!(formatter, "{} SKIPPED", self.name),
+        }
+    }
+}
+
+/// Prints what a check said.
+fn told(name: &str, outcome: Result<String, Vec<String>>) -> Ending {
+    match outcome {
+        Ok(sentence) => {
+            if !sentence.is_empty() {
+                println!("{sentence}");
+            }
+            Ending::Passed
+        }
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("FAILED {name}: {fault}");
+            }
+            Ending::Failed
         }
     }
 }
@@ -134,7 +182,7 @@ pub(crate) fn with_flags(variable: &str, flags: &str) -> OsString {
 }
 
 /// The command as one would type it, with the variables that were set for it.
-fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let variables = command
         .get_envs()
         .filter(|(name, _)| *name != "RUSTUP_AUTO_INSTALL")

@@ -51,6 +51,20 @@ pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> 
     Ok(flushed)
 }
 
+/// Makes what was emitted durable, delivered or not, as far as reporters can: those with a spool write it to disk.
+#[pyfunction]
+#[pyo3(signature = (this, timeout=5.0), text_signature = "($self, timeout=5.0)")]
+pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
+    let python = this.py();
+    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
+    let mut flushed = Flushed::of(&python.detach(|| telemetry.persist(deadline.remaining())));
+    if let Some(context) = enabled(this)? {
+        reporters::background::flush(python, context, deadline, &mut flushed)?;
+    }
+    logging::drain(python);
+    Ok(flushed)
+}
+
 /// Flushes, and disables the context for ever; what comes later is dropped and counted.
 #[pyfunction]
 #[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
@@ -235,6 +249,7 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let python = module.py();
     let on_both = [
         wrap_pyfunction!(flush, module)?,
+        wrap_pyfunction!(persist, module)?,
         wrap_pyfunction!(shutdown, module)?,
         wrap_pyfunction!(accounts, module)?,
         wrap_pyfunction!(report, module)?,

@@ -25,7 +25,7 @@ fn cell_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a mut Cell> {
     // SAFETY: the type says what it is; the object, and through it the other scope, is held as long as the reference.
     // Nobody else has one: the functions here do not call code of the program while they do.
     unsafe {
-        let inner = (*cell).token.cast::<Cell>();
+        let inner = (*cell).token().cast::<Cell>();
         Ok(if (*cell).state() == flag::PASSING && !inner.is_null() { &mut *inner } else { &mut *cell })
     }
 }

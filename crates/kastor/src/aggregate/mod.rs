@@ -7,8 +7,9 @@ mod cell;
 mod scopes;
 mod series;
 
+pub use self::series::{MAX_SERIES, MAX_SERIES_PER_INSTRUMENT};
 pub(crate) use self::{
     cell::Cell,
     scopes::Shards,
-    series::{Descriptions, MAX_SERIES, MAX_SERIES_PER_INSTRUMENT, SeriesTable},
+    series::{Descriptions, SeriesTable},
 };

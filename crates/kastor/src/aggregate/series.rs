@@ -30,9 +30,9 @@ use crate::{
 };
 
 /// Series of one instrument (metric name) that are kept apart.
-pub(crate) const MAX_SERIES_PER_INSTRUMENT: u32 = 2_000;
+pub const MAX_SERIES_PER_INSTRUMENT: u32 = 2_000;
 /// Series of one process that are kept apart.
-pub(crate) const MAX_SERIES: u32 = 100_000;
+pub const MAX_SERIES: u32 = 100_000;
 
 /// Series of all contexts.
 static PROCESS_SERIES: AtomicU32 = AtomicU32::new(0);

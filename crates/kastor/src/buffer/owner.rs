@@ -279,6 +279,7 @@ pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
 /// In a forked child: other threads do not exist, this thread's records and ids so far are the parent's.
 pub(crate) fn forget_past() {
     FORKS.fetch_add(1, Relaxed);
+    crate::thread::reseed(clock::now_ns());
     block(|t| {
         let own = OWNER.try_with(|owner| owner.try_borrow().ok()?.as_ref().map(|owner| Arc::clone(&owner.thread)));
         let own = own.ok().flatten();
@@ -322,12 +323,13 @@ fn redraw(t: &Block, thread: &Thread, flags: u32) {
     t.base.root.set(1);
     // Every open frame gets an alias of its own; a stale one would soon stand for a new scope's number.
     stack::end_flows();
-    for (frame, (trace_id, span_id, _)) in known {
+    for (frame, (trace, span_id, _)) in known {
         let alias = t.draw();
-        stack::add_flow(Flow { alias, span_id, trace_id });
+        stack::add_flow(Flow { alias, span_id, ..trace });
         frame.span.store(alias, Relaxed);
         frame.root.set(alias);
         frame.set(flag::FOREIGN | flags);
     }
     thread.prefix.store(fresh_prefix(), Relaxed);
+    thread.epoch.store(0, Relaxed);
 }

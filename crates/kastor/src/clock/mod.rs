@@ -47,11 +47,6 @@ impl Clock {
         if choice == 1 { Clock::Counter } else { Clock::Os }
     }
 
-    /// The clock used when the counter cannot be trusted; public to tests through the builder.
-    pub(crate) fn fallback() -> Self {
-        Clock::Os
-    }
-
     pub(crate) fn ticks(&self) -> u64 {
         match self {
             Clock::Counter => raw_ticks(),
@@ -175,23 +170,56 @@ impl Timeline {
     }
 }
 
-/// The anchors of one context: the first, and the newest.
+/// The anchors of one context.
 #[derive(Debug)]
 pub(crate) struct Anchors {
     clock: Clock,
-    state: Mutex<(Anchor, Anchor, f64)>,
+    state: Mutex<Baseline>,
+}
+
+/// Between which anchors the slope was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Baseline {
+    first: Anchor,
+    newest: Anchor,
+    ns_per_tick: f64,
+    /// How often counter and monotonic clock parted.
+    gaps: u64,
+}
+
+impl Baseline {
+    /// Goes on to a newer anchor. The slope is measured over the longest baseline there is; where the counter and the
+    /// monotonic clock have parted, as over a suspension of the machine, a new one begins.
+    fn follow(self, newest: Anchor) -> Self {
+        let elapsed_ns = |since: Anchor| newest.monotonic_ns.saturating_sub(since.monotonic_ns);
+        let (ticks, since_newest) = (newest.ticks.wrapping_sub(self.first.ticks), elapsed_ns(self.newest));
+        // As an unsigned number a counter that went back is far ahead.
+        let expected = newest.ticks.wrapping_sub(self.newest.ticks) as f64 * self.ns_per_tick;
+        let is_trusted = self.newest.monotonic_ns.saturating_sub(self.first.monotonic_ns) >= SHORT_BASELINE_NS;
+        let difference = (expected - since_newest as f64).abs();
+        if is_trusted && difference > PARTED_NS + since_newest as f64 * PARTED_SHARE {
+            return Self { first: newest, newest, gaps: self.gaps + 1, ..self };
+        }
+        let elapsed = elapsed_ns(self.first);
+        let ns_per_tick = if elapsed > 0 && ticks > 0 { elapsed as f64 / ticks as f64 } else { self.ns_per_tick };
+        Self { newest, ns_per_tick, ..self }
+    }
 }
 
 /// Inline delivery is content with a line this fresh.
 const FRESH: Duration = Duration::from_secs(1);
-/// Below this distance between the anchors the slope is measured again.
-const SHORT_BASELINE: Duration = Duration::from_millis(100);
+/// Below this distance between the anchors the slope is measured again, and not relied on.
+const SHORT_BASELINE_NS: u64 = 100_000_000;
+/// Counter and monotonic clock have parted if they differ by more than this, and this share of the time between two
+/// anchors: far more than the first guess of the slope is wrong by, or NTP slews.
+const PARTED_NS: f64 = 10e6;
+const PARTED_SHARE: f64 = 0.01;
 
 impl Anchors {
     pub(crate) fn new(clock: Clock) -> Self {
         let first = clock.anchor();
-        let slope = if clock.is_counter() { *SLOPE.get_or_init(|| measured_slope(first)) } else { 1.0 };
-        Self { clock, state: Mutex::new((first, first, slope)) }
+        let ns_per_tick = if clock.is_counter() { *SLOPE.get_or_init(|| measured_slope(first)) } else { 1.0 };
+        Self { clock, state: Mutex::new(Baseline { first, newest: first, ns_per_tick, gaps: 0 }) }
     }
 
     /// Holds the anchors still, for a fork.
@@ -199,26 +227,26 @@ impl Anchors {
         lock(&self.state)
     }
 
-    /// Takes a new anchor; the slope is measured over the longest baseline there is.
+    /// Takes a new anchor.
     pub(crate) fn renew(&self) -> Timeline {
         let newest = self.clock.anchor();
         let mut state = lock(&self.state);
-        let (first, _, slope) = *state;
-        let ticks = newest.ticks.wrapping_sub(first.ticks);
-        let elapsed = newest.monotonic_ns.saturating_sub(first.monotonic_ns);
-        let slope =
-            if self.clock.is_counter() && elapsed > 0 && ticks > 0 { elapsed as f64 / ticks as f64 } else { slope };
-        *state = (first, newest, slope);
-        Timeline::new(newest, slope)
+        *state = if self.clock.is_counter() { state.follow(newest) } else { Baseline { newest, ..*state } };
+        Timeline::new(newest, state.ns_per_tick)
+    }
+
+    /// How often the counter and the monotonic clock parted.
+    pub(crate) fn gaps(&self) -> u64 {
+        lock(&self.state).gaps
     }
 
     /// The current line; renewed first if it is stale or rests on a short baseline.
     pub(crate) fn fresh(&self, now_ticks: u64) -> Timeline {
-        let (first, newest, slope) = *lock(&self.state);
-        let line = Timeline::new(newest, slope);
+        let Baseline { first, newest, ns_per_tick, .. } = *lock(&self.state);
+        let line = Timeline::new(newest, ns_per_tick);
         let age = line.duration_ns(now_ticks.saturating_sub(newest.ticks));
         let baseline = newest.monotonic_ns.saturating_sub(first.monotonic_ns);
-        if u128::from(age) > FRESH.as_nanos() || u128::from(baseline) < SHORT_BASELINE.as_nanos() {
+        if u128::from(age) > FRESH.as_nanos() || baseline < SHORT_BASELINE_NS {
             return self.renew();
         }
         line
@@ -231,8 +259,8 @@ impl Anchors {
 
     /// The current line as it stands.
     pub(crate) fn current(&self) -> Timeline {
-        let (_, newest, slope) = *lock(&self.state);
-        Timeline::new(newest, slope)
+        let Baseline { newest, ns_per_tick, .. } = *lock(&self.state);
+        Timeline::new(newest, ns_per_tick)
     }
 }
 
@@ -255,4 +283,48 @@ pub fn clock_source() -> &'static str {
 /// Monotonic nanoseconds now; for deadlines and pauses, not for events.
 pub(crate) fn now_ns() -> u64 {
     os::monotonic_ns()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(ticks: u64, monotonic_ns: u64) -> Anchor {
+        Anchor { ticks, monotonic_ns, unix_ns: monotonic_ns }
+    }
+
+    /// Two ticks a nanosecond.
+    fn baseline() -> Baseline {
+        let first = at(1_000 * MS, 5_000 * MS);
+        Baseline { first, newest: first, ns_per_tick: 0.5, gaps: 0 }
+    }
+
+    #[test]
+    fn the_slope_is_measured_over_the_longest_baseline() {
+        let line = baseline().follow(at(1_200 * MS, 5_100 * MS)).follow(at(3_000 * MS, 6_001 * MS));
+        assert_eq!((line.ns_per_tick, line.gaps), (1_001.0 / 2_000.0, 0));
+    }
+
+    #[test]
+    fn a_counter_that_ran_on_while_the_clock_stood_still_begins_a_new_baseline() {
+        let before = baseline().follow(at(1_200 * MS, 5_100 * MS));
+        let asleep = at(9_201_200 * MS, 5_101 * MS);
+        let line = before.follow(asleep);
+        assert_eq!(line, Baseline { first: asleep, newest: asleep, ns_per_tick: 0.5, gaps: 1 });
+        assert_eq!(line.follow(at(9_201_600 * MS, 5_301 * MS)).ns_per_tick, 0.5);
+    }
+
+    #[test]
+    fn a_first_guess_that_is_wrong_is_mended() {
+        let line = Baseline { ns_per_tick: 3.0, ..baseline() }.follow(at(1_200 * MS, 5_100 * MS));
+        assert_eq!((line.ns_per_tick, line.gaps), (0.5, 0));
+    }
+
+    #[test]
+    fn a_counter_that_began_anew_begins_a_new_baseline() {
+        let line = baseline().follow(at(1_200 * MS, 5_100 * MS)).follow(at(2 * MS, 5_200 * MS));
+        assert_eq!((line.first.ticks, line.ns_per_tick, line.gaps), (2 * MS, 0.5, 1));
+    }
 }

@@ -11,7 +11,11 @@ use crate::{
     config,
     dispatch::{Background, OnFull, Worker},
     reporter::{Guarded, Reporter},
+    sampler::Sampler,
 };
+
+/// Bytes that may wait for background reporters, unless [`Builder::queue_bytes`] says otherwise.
+pub const QUEUE_BYTES: usize = 16 << 20;
 
 /// Builds a context; made by [`Telemetry::builder`].
 #[must_use = "nothing is built before `build`"]
@@ -22,6 +26,7 @@ pub struct Builder {
     exit_flush: Duration,
     is_strict: bool,
     clock: Option<Clock>,
+    sampler: Sampler,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -56,10 +61,11 @@ impl Builder {
         Self {
             reporters: Vec::new(),
             interval: Duration::from_secs(10),
-            queue_bytes: super::limits::QUEUE_BYTES,
+            queue_bytes: QUEUE_BYTES,
             exit_flush: Duration::from_secs(1),
             is_strict: config::read(&["KASTOR"]).is_strict,
             clock: None,
+            sampler: Sampler::ALWAYS,
         }
     }
 
@@ -96,6 +102,12 @@ impl Builder {
         self
     }
 
+    /// Which traces batch reporters are to keep; all by default.
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
     /// Ticks by a clock that a test moves.
     pub fn clock(mut self, clock: MockClock) -> Self {
         self.clock = Some(Clock::Mock(clock));
@@ -104,7 +116,7 @@ impl Builder {
 
     /// Ticks by the operating system's monotonic clock, as machines without a trusted counter do.
     pub fn system_clock(mut self) -> Self {
-        self.clock = Some(Clock::fallback());
+        self.clock = Some(Clock::Os);
         self
     }
 
@@ -121,8 +133,11 @@ impl Builder {
         }
         let exit_flush = (!workers.is_empty()).then_some(self.exit_flush);
         let clock = self.clock.unwrap_or_else(Clock::system);
-        let (is_strict, interval) = (self.is_strict, self.interval);
-        Telemetry::from_context(Context::new(Parts { clock, inline, workers, is_strict, interval }), exit_flush)
+        let (is_strict, interval, sampler) = (self.is_strict, self.interval, self.sampler);
+        Telemetry::from_context(
+            Context::new(Parts { clock, inline, workers, is_strict, interval, sampler }),
+            exit_flush,
+        )
     }
 
     /// Builds an enabled context if the environment enables telemetry (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering::*},
     },
     time::Duration,
@@ -18,11 +18,12 @@ use crate::{
     callsite::{self, Decide, Vote},
     clock::{Anchors, Clock, Timeline, now_ns},
     dispatch::{self, Collected, Environment, Managed, Shared, Worker},
-    event::{Event, Events, Metric, Process, Source},
+    event::{Event, Events, Metric, Process, Snapshot, Source},
     health::{DropReason, Ledger, Stats},
     name,
     record::Records,
-    reporter::{Deadline, Guarded, log_contained},
+    reporter::{Aggregates, Deadline, Goal, Guarded, Source as ReporterSource, log_contained},
+    sampler::{Rate, Sampler},
     sync::Held,
     thread::{Call, CellWanted, Delivery, Lane, Part, Sink, block, lane_flag},
 };
@@ -42,6 +43,7 @@ pub(crate) struct Context {
     pub(super) inline: Vec<Guarded>,
     pub(super) workers: Vec<Arc<Worker>>,
     pub(super) rules: Rules,
+    rate: Rate,
     pub(super) is_strict: bool,
     pub(super) interval: Duration,
     state: AtomicU8,
@@ -60,6 +62,7 @@ pub(super) struct Parts {
     pub(super) workers: Vec<Arc<Worker>>,
     pub(super) is_strict: bool,
     pub(super) interval: Duration,
+    pub(super) sampler: Sampler,
 }
 
 impl Context {
@@ -71,13 +74,14 @@ impl Context {
         Self {
             id: NEXT.fetch_add(1, Relaxed),
             clock: parts.clock,
-            environment: Arc::new(Environment { anchors, process }),
+            environment: Arc::new(Environment { anchors, process, sampler: parts.sampler, context: OnceLock::new() }),
             shards: Shards::new(processors),
             series: SeriesTable::default(),
             descriptions: Descriptions::default(),
             inline: parts.inline,
             workers: parts.workers,
             rules: Rules::default(),
+            rate: Rate::default(),
             is_strict: parts.is_strict,
             interval: parts.interval,
             state: AtomicU8::new(ON),
@@ -88,6 +92,17 @@ impl Context {
             next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(parts.interval.as_nanos() as u64)),
             start_unix_ns: AtomicU64::new(start_unix_ns),
         }
+    }
+
+    /// The context exists: its reporters may ask it for aggregates.
+    pub(super) fn start(self: &Arc<Self>) {
+        let source: Weak<dyn ReporterSource> = Arc::downgrade(self) as _;
+        let _ = self.environment.context.set(Weak::clone(&source));
+        let workers = self.workers.iter().map(|worker| &worker.guarded);
+        self.inline
+            .iter()
+            .chain(workers)
+            .for_each(|guarded| guarded.start(Aggregates { source: Weak::clone(&source) }));
     }
 
     /// The line from ticks to time, fresh enough for this tick.
@@ -145,8 +160,8 @@ impl Context {
         }
     }
 
-    /// Hands everything emitted so far to every reporter. Returns per worker what is still pending.
-    pub(super) fn flush(&self, deadline: Deadline) -> Vec<u64> {
+    /// Brings everything emitted so far as far as the goal says. Returns per worker what is still pending.
+    pub(super) fn flush(&self, goal: Goal, deadline: Deadline) -> Vec<u64> {
         dispatch::ensure_running();
         let mut is_all = self.publish();
         if block(|t| t.delivering.get()) || crate::thread::is_own() {
@@ -155,7 +170,7 @@ impl Context {
         loop {
             self.push_aggregates();
             let tickets: Vec<u64> =
-                self.workers.iter().map(|worker| worker.ask_flush(deadline, &self.environment)).collect();
+                self.workers.iter().map(|worker| worker.ask_flush(goal, deadline, &self.environment)).collect();
             let workers = self.workers.iter().zip(tickets);
             let mut pending: Vec<u64> = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
             if is_all || deadline.has_passed() {
@@ -208,6 +223,7 @@ impl Context {
             cut_values: self.cut_values.load(Relaxed) + name::cut_names(),
             overflowed_names: name::overflowed(),
             overflowed_series: self.series.overflowed(),
+            clock_gaps: self.environment.anchors.gaps(),
             reporters: inline.chain(self.workers.iter().map(|worker| worker.stats(waiting))).collect(),
         }
     }
@@ -252,7 +268,8 @@ impl Sink for Context {
         let off = if self.is_on() { 0 } else { lane_flag::OFF };
         let inline = if self.inline.is_empty() { 0 } else { lane_flag::INLINE };
         let slow = if self.clock.is_counter() { 0 } else { lane_flag::SLOW_CLOCK };
-        off | inline | slow
+        let asks = if self.environment.sampler.interval_ns().is_some() { lane_flag::ROOTS_ASK } else { 0 };
+        off | inline | slow | asks
     }
 
     fn is_dead(&self) -> bool {
@@ -272,13 +289,23 @@ impl Sink for Context {
         self.environment.anchors.fresh(now).duration_ns(now.saturating_sub(ticks))
     }
 
+    fn sampler(&self) -> Sampler {
+        self.environment.sampler
+    }
+
+    fn takes_root(&self) -> bool {
+        let interval_ns = self.environment.sampler.interval_ns();
+        interval_ns.is_none_or(|interval_ns| self.rate.takes(now_ns(), interval_ns))
+    }
+
     fn is_strict(&self) -> bool {
         self.is_strict
     }
 
     fn absorb(&self, part: Part<'_>) -> u64 {
         let timeline = self.environment.anchors.fresh_now();
-        let counted = self.shards.absorb(part.thread.index, part.records, &Source::new(part, timeline));
+        let counted =
+            self.shards.absorb(part.thread.index, part.records, &Source::new(part, timeline, Sampler::ALWAYS));
         self.timings.fetch_add(counted.timings, Relaxed);
         self.metrics.fetch_add(counted.metrics, Relaxed);
         counted.timings + counted.metrics
@@ -320,7 +347,7 @@ impl Sink for Context {
                 }
                 return;
             }
-            let source = Source::inline(part, &self.environment.anchors);
+            let source = Source::inline(part, &self.environment.anchors, self.environment.sampler);
             for event in Events::new(part.records, &source) {
                 self.inline_event(&event);
             }
@@ -335,7 +362,7 @@ impl Sink for Context {
             }
             let prefix = lane.thread.prefix.load(Relaxed);
             let part = Part { records: &[], flows: &[], thread: &lane.thread, prefix };
-            let source = Source::inline(part, &self.environment.anchors);
+            let source = Source::inline(part, &self.environment.anchors, self.environment.sampler);
             let metric = Metric::from_call(call, &source);
             self.inline.iter().for_each(|guarded| guarded.metric(&metric, 0));
             t.delivering.set(false);
@@ -370,6 +397,16 @@ impl Sink for Context {
 
     fn end_lane(&self, lane: &Lane) {
         self.series.leave_all(&lane.cells);
+    }
+}
+
+impl ReporterSource for Context {
+    fn snapshot(&self, f: &mut dyn FnMut(&Snapshot<'_>)) {
+        f(&self.collect(false).as_snapshot(&|| self.stats()));
+    }
+
+    fn stats(&self) -> Stats {
+        Context::stats(self)
     }
 }
 
@@ -416,7 +453,7 @@ impl Managed for Context {
     }
 
     fn flush_at_exit(&self, deadline: Deadline) {
-        let pending = self.flush(deadline);
+        let pending = self.flush(Goal::Delivered, deadline);
         for (worker, pending) in self.workers.iter().zip(pending) {
             if pending > 0 {
                 worker.abandon(DropReason::ProcessExit);

@@ -5,7 +5,6 @@
 
 mod builder;
 mod core;
-mod limits;
 mod rules;
 
 use std::{
@@ -16,19 +15,17 @@ use std::{
     time::Duration,
 };
 
+pub use self::builder::{Builder, IntoReporter, QUEUE_BYTES};
 pub(crate) use self::core::Context;
-pub use self::{
-    builder::{Builder, IntoReporter},
-    limits::{Limits, limits},
-};
 use crate::{
     buffer,
     callsite::{self, Decide},
     dispatch::{self, Managed},
+    event::Snapshot,
     health::{DropReason, Stats},
     name::Path,
     report::Report,
-    reporter::Deadline,
+    reporter::{Deadline, Goal},
     stack,
     sync::lock,
     thread::{Block, Lane, Sink, VACANT, block},
@@ -76,6 +73,7 @@ impl Telemetry {
 
     fn from_context(context: Context, exit_flush: Option<Duration>) -> Self {
         let context = Arc::new(context);
+        context.start();
         let decider: Arc<dyn Decide> = Arc::<Context>::clone(&context);
         callsite::add_decider(&decider);
         let managed: Arc<dyn Managed> = Arc::<Context>::clone(&context);
@@ -146,9 +144,19 @@ impl Telemetry {
     ///
     /// Returns within the time plus 50 ms, whatever the reporters do; called inside one, at once.
     pub fn flush(&self, within: Duration) -> Flush {
+        self.bring(Goal::Delivered, within)
+    }
+
+    /// The same, as far as to a place that survives the process: a reporter with a file or a spool writes to disk, and
+    /// need not wait for its server. One without is flushed.
+    pub fn persist(&self, within: Duration) -> Flush {
+        self.bring(Goal::Durable, within)
+    }
+
+    fn bring(&self, goal: Goal, within: Duration) -> Flush {
         let deadline = Deadline::after(within);
         let Some(context) = self.context() else { return Flush::default() };
-        let pending = context.flush(deadline);
+        let pending = context.flush(goal, deadline);
         let workers = context.workers.iter().zip(pending).map(|(worker, pending)| {
             // Not its full accounts: those ask the reporter, which may not answer.
             let (_, dropped) = worker.guarded.ledger().read();
@@ -184,6 +192,12 @@ impl Telemetry {
         let Some(context) = self.context() else { return Report::new(Vec::new(), Vec::new()) };
         let collected = context.collect(false);
         Report::new(collected.scopes, collected.series)
+    }
+
+    /// Calls `f` with fresh aggregates; with none if this is the disabled context.
+    pub fn snapshot<R>(&self, f: impl FnOnce(&Snapshot<'_>) -> R) -> R {
+        let collected = self.context().map(|context| context.collect(false)).unwrap_or_default();
+        f(&collected.as_snapshot(&|| self.stats()))
     }
 
     /// The scopes that are open on any thread, of any context, the oldest of each thread first: where does it hang?

@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use super::fork;
+use super::{fork, spawn::spawn};
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
+    health::Stats,
     reporter::Deadline,
     sync::{Held, lock},
-    thread::mark_as_own,
 };
 
 /// How often what threads have published is claimed.
@@ -78,14 +78,12 @@ pub(crate) fn ensure_running() {
 
 fn start(contexts: &mut Contexts) {
     if !contexts.is_running {
-        let collector = std::thread::Builder::new().name("kastor-collector".into());
         // Without a thread, full chunks and flushes still deliver.
-        contexts.is_running = collector.spawn(run).is_ok();
+        contexts.is_running = spawn(c"kastor-collect", run);
     }
 }
 
 fn run() {
-    mark_as_own();
     let mut contexts = lock(&CONTEXTS);
     loop {
         let alive = upgraded(&contexts.all);
@@ -126,6 +124,7 @@ pub(super) fn forget_thread() {
 }
 
 /// Aggregates at one moment, owned.
+#[derive(Default)]
 pub(crate) struct Collected {
     pub(crate) scopes: Vec<ScopeAggregate>,
     pub(crate) series: Vec<SeriesAggregate>,
@@ -135,13 +134,14 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    pub(crate) fn as_snapshot(&self) -> Snapshot<'_> {
+    pub(crate) fn as_snapshot<'a>(&'a self, stats: &'a dyn Fn() -> Stats) -> Snapshot<'a> {
         Snapshot {
             scopes: &self.scopes,
             series: &self.series,
             start_unix_ns: self.start_unix_ns,
             unix_ns: self.unix_ns,
             process: self.process,
+            stats,
         }
     }
 }

@@ -5,10 +5,14 @@
 
 mod collector;
 mod fork;
+mod spawn;
 mod worker;
 
 use std::time::Duration;
 
+/// For the threads of reporters: they start like those of this crate.
+#[doc(hidden)]
+pub use self::spawn::spawn;
 pub(crate) use self::{
     collector::{Collected, Managed, ensure_running, manage},
     worker::{Environment, Shared, Worker},

@@ -5,19 +5,20 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected};
+use super::{OnFull, collector::Collected, spawn::spawn};
 use crate::{
     buffer,
     clock::Anchors,
-    event::{Batch, Process},
-    health::{DropReason, ReporterStats},
-    reporter::{Deadline, Guarded},
+    event::{Batch, BatchFacts, Process},
+    health::{DropReason, ReporterStats, Stats},
+    reporter::{Deadline, Goal, Guarded, Source},
+    sampler::Sampler,
     sync::{Held, lock},
-    thread::{Delivery, MAX_CHUNK_WORDS, mark_as_own},
+    thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
 /// A delivery for one worker, or for several.
@@ -66,9 +67,9 @@ struct Queue {
     /// Events of the delivery that is being worked on.
     in_hand: u64,
     snapshot: Option<Arc<Collected>>,
-    /// Flushes asked for, and the deadline of the newest.
+    /// Flushes asked for, and what those need that are not done yet: all their goals and the latest deadline.
     flushes_asked: u64,
-    flush_by: Option<Deadline>,
+    flush_by: Option<(Goal, Deadline)>,
     flushes_done: u64,
     /// The newest flush that the reporter itself did not finish.
     flush_failed: u64,
@@ -81,6 +82,15 @@ struct Queue {
 pub(crate) struct Environment {
     pub(crate) anchors: Arc<Anchors>,
     pub(crate) process: fn() -> Process,
+    pub(crate) sampler: Sampler,
+    /// The context, once it exists.
+    pub(crate) context: OnceLock<Weak<dyn Source>>,
+}
+
+impl Environment {
+    fn stats(&self) -> Stats {
+        self.context.get().and_then(Weak::upgrade).map(|context| context.stats()).unwrap_or_default()
+    }
 }
 
 impl Worker {
@@ -172,10 +182,11 @@ impl Worker {
     }
 
     /// Asks for everything queued so far, and then the reporter itself, to be flushed. Returns a ticket.
-    pub(crate) fn ask_flush(self: &Arc<Self>, deadline: Deadline, environment: &Arc<Environment>) -> u64 {
+    pub(crate) fn ask_flush(self: &Arc<Self>, goal: Goal, deadline: Deadline, environment: &Arc<Environment>) -> u64 {
         let mut queue = lock(&self.queue);
         queue.flushes_asked += 1;
-        queue.flush_by = Some(queue.flush_by.map_or(deadline, |by| by.later(deadline)));
+        let (goal_so_far, by) = queue.flush_by.unwrap_or((goal, deadline));
+        queue.flush_by = Some((goal.and(goal_so_far), by.later(deadline)));
         queue.is_asleep = false;
         self.wake.notify_one();
         self.ensure_running(&mut queue, environment);
@@ -253,13 +264,7 @@ impl Worker {
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
         // Without a thread everything stays queued and counted, and the next push tries again.
-        queue.is_running = std::thread::Builder::new()
-            .name("kastor-reporter".into())
-            .spawn(move || {
-                mark_as_own();
-                worker.run(&environment);
-            })
-            .is_ok();
+        queue.is_running = spawn(c"kastor-reporter", move || worker.run(&environment));
     }
 
     fn run(&self, environment: &Environment) {
@@ -279,12 +284,12 @@ impl Worker {
                 }
             } else if let Some(snapshot) = queue.snapshot.take() {
                 drop(queue);
-                self.guarded.aggregates(&snapshot.as_snapshot());
+                self.guarded.aggregates(&snapshot.as_snapshot(&|| environment.stats()));
                 queue = lock(&self.queue);
             } else if queue.flushes_done < queue.flushes_asked {
-                let (asked, by) = (queue.flushes_asked, queue.flush_by);
+                let (asked, by) = (queue.flushes_asked, queue.flush_by.take());
                 drop(queue);
-                let is_flushed = by.is_none_or(|deadline| self.guarded.flush(deadline));
+                let is_flushed = by.is_none_or(|(goal, deadline)| self.guarded.flush(goal, deadline));
                 queue = lock(&self.queue);
                 if !is_flushed {
                     queue.flush_failed = asked;
@@ -307,7 +312,8 @@ impl Worker {
         let part = delivery.get().part();
         let timeline = environment.anchors.fresh_now();
         let events = delivery.get().events;
-        self.guarded.batch(&Batch::new(part, events, timeline, (environment.process)()), events);
+        let facts = BatchFacts { timeline, process: (environment.process)(), sampler: environment.sampler };
+        self.guarded.batch(&Batch::new(part, events, facts), events);
         delivery.recycle();
         buffer::stock_pool();
     }

@@ -7,6 +7,7 @@ use crate::{
     clock::{Anchor, Anchors, Timeline},
     name::{Path, known_paths},
     record::{self, Record, Records},
+    sampler::Sampler,
     thread::{FLOW_WORDS, Flow, Part, Thread},
     value::as_bytes,
 };
@@ -16,23 +17,24 @@ pub(crate) struct Source<'a> {
     pub(crate) flows: &'a [u64],
     pub(crate) thread: &'a Arc<Thread>,
     pub(crate) prefix: u64,
+    pub(crate) sampler: Sampler,
     timeline: OnceCell<Timeline>,
     anchors: Option<&'a Anchors>,
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(part: Part<'a>, timeline: Timeline) -> Self {
-        Self { timeline: OnceCell::from(timeline), anchors: None, ..Self::without_line(part) }
+    pub(crate) fn new(part: Part<'a>, timeline: Timeline, sampler: Sampler) -> Self {
+        Self { timeline: OnceCell::from(timeline), ..Self::without_line(part, sampler) }
     }
 
     /// The line is looked up only if someone asks for a time.
-    pub(crate) fn inline(part: Part<'a>, anchors: &'a Anchors) -> Self {
-        Self { anchors: Some(anchors), ..Self::without_line(part) }
+    pub(crate) fn inline(part: Part<'a>, anchors: &'a Anchors, sampler: Sampler) -> Self {
+        Self { anchors: Some(anchors), ..Self::without_line(part, sampler) }
     }
 
-    fn without_line(part: Part<'a>) -> Self {
+    fn without_line(part: Part<'a>, sampler: Sampler) -> Self {
         let Part { flows, thread, prefix, .. } = part;
-        Self { flows, thread, prefix, timeline: OnceCell::new(), anchors: None }
+        Self { flows, thread, prefix, sampler, timeline: OnceCell::new(), anchors: None }
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {
@@ -69,6 +71,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    pub(crate) fn is_sampled(&self, record: &Record<'_>) -> bool {
+        let was_taken = !record.has(record::flag::UNSAMPLED);
+        self.sampler.takes(record.has(record::flag::FOREIGN), was_taken, self.trace_id(record))
+    }
+
     fn flow(&self, alias: u32) -> Option<Flow> {
         self.flows.chunks_exact(FLOW_WORDS).filter_map(Flow::decode).find(|flow| flow.alias == alias)
     }
@@ -92,6 +99,14 @@ pub(crate) fn mix(mut word: u64) -> u64 {
     word ^ word >> 31
 }
 
+/// What holds for a whole batch, beside its part.
+#[derive(Clone, Copy)]
+pub(crate) struct BatchFacts {
+    pub(crate) timeline: Timeline,
+    pub(crate) process: Process,
+    pub(crate) sampler: Sampler,
+}
+
 /// Records of one thread, in the order in which they were written.
 pub struct Batch<'a> {
     records: &'a [u64],
@@ -101,8 +116,9 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(part: Part<'a>, len: u64, timeline: Timeline, process: Process) -> Self {
-        Self { records: part.records, source: Source::new(part, timeline), process, len }
+    pub(crate) fn new(part: Part<'a>, len: u64, facts: BatchFacts) -> Self {
+        let BatchFacts { timeline, process, sampler } = facts;
+        Self { records: part.records, source: Source::new(part, timeline, sampler), process, len }
     }
 
     /// Number of events.
@@ -113,6 +129,10 @@ impl<'a> Batch<'a> {
     /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    pub(crate) fn facts(&self) -> BatchFacts {
+        BatchFacts { timeline: self.timeline(), process: self.process, sampler: self.source.sampler }
     }
 
     /// What the batch is a view of.
@@ -249,7 +269,7 @@ impl<'a> ThreadIdentity<'a> {
 }
 
 /// The process that events come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// The operating system's number.
     pub id: u32,

@@ -19,7 +19,7 @@ pub use self::{
     timing::{Attributes, Link, Outcome, PointEvent, Timing},
 };
 pub(crate) use self::{
-    batch::{Source, mix, span_id, trace_id},
+    batch::{BatchFacts, Source, mix, span_id, trace_id},
     histogram::{JUST_BELOW, bucket_inside},
 };
 pub use crate::value::MetricType;

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{batch::Process, histogram::Histogram, timing::Attributes};
-use crate::{name::Path, value::MetricType};
+use crate::{health::Stats, name::Path, value::MetricType};
 
 /// All aggregates of a context at one moment: cumulative since the context was built.
 pub struct Snapshot<'a> {
@@ -12,6 +12,7 @@ pub struct Snapshot<'a> {
     pub(crate) start_unix_ns: u64,
     pub(crate) unix_ns: u64,
     pub(crate) process: Process,
+    pub(crate) stats: &'a dyn Fn() -> Stats,
 }
 
 impl<'a> Snapshot<'a> {
@@ -38,6 +39,11 @@ impl<'a> Snapshot<'a> {
     /// The process.
     pub fn process(&self) -> Process {
         self.process
+    }
+
+    /// The context's own accounts, as they are when this is called.
+    pub fn stats(&self) -> Stats {
+        (self.stats)()
     }
 }
 

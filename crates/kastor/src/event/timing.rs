@@ -156,9 +156,9 @@ impl<'a> Timing<'a> {
         self.source.parent_span_id(&self.record)
     }
 
-    /// Whether the root was sampled.
+    /// Whether its trace is one that is recorded; see [`Sampler`](crate::Sampler).
     pub fn is_sampled(&self) -> bool {
-        !self.record.has(record::flag::UNSAMPLED)
+        self.source.is_sampled(&self.record)
     }
 
     /// The thread on which it closed.

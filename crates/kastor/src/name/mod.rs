@@ -17,16 +17,19 @@ use std::sync::{
 use self::table::{Segments, Table};
 pub(crate) use self::{
     glob::Glob,
-    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, known_path, known_paths, path},
+    path::{known_path, known_paths, path},
     validate::is_recommended,
 };
-pub use self::{path::Path, validate::check_literal};
+pub use self::{
+    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, Path},
+    validate::check_literal,
+};
 use crate::sync::lock;
 
 /// Names longer than this many bytes are cut.
-pub(crate) const MAX_NAME_BYTES: usize = 256;
+pub const MAX_NAME_BYTES: usize = 256;
 /// Number of different names and keys a process keeps apart.
-pub(crate) const MAX_NAMES: u32 = 100_000;
+pub const MAX_NAMES: u32 = 100_000;
 
 /// An interned name or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

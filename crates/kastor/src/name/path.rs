@@ -9,11 +9,11 @@ use super::{
 use crate::sync::lock;
 
 /// Levels that a path keeps apart; deeper scopes share one entry per place.
-pub(crate) const MAX_LEVELS: u32 = 256;
+pub const MAX_LEVELS: u32 = 256;
 /// Bytes of text that a path keeps.
-pub(crate) const MAX_TEXT_BYTES: u32 = 64 << 10;
+pub const MAX_TEXT_BYTES: u32 = 64 << 10;
 /// Paths that a process keeps apart.
-pub(crate) const MAX_PATHS: u32 = 100_000;
+pub const MAX_PATHS: u32 = 100_000;
 /// Bytes of path text that a process materialises; it is made only when someone reads it.
 pub(crate) const MAX_TOTAL_TEXT_BYTES: u64 = 256 << 20;
 

@@ -14,7 +14,7 @@ use crate::{
     record::flag as record_flag,
     scope::deliver_inline,
     stack::{self, Carrier},
-    thread::{Block, CellWanted, Flow, Lane, block, lane_flag},
+    thread::{Block, CellWanted, Lane, block, lane_flag},
     value::{MetricType, Value},
 };
 
@@ -145,8 +145,7 @@ pub fn event(
             Some(ids) => ((ids.span, ids.root), 0),
             None if carrier.is_some() => {
                 let alias = t.draw();
-                let (span_id, trace_id) = (carrier.span_id(), carrier.trace_id());
-                stack::add_flow(Flow { alias, span_id, trace_id });
+                stack::add_flow(carrier.flow(alias));
                 let sampled = if carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
                 ((alias, alias), record_flag::FOREIGN | sampled)
             }

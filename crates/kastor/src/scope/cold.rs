@@ -18,7 +18,8 @@ use crate::{
     name::{self, Name, Path, is_recommended},
     record::flag as record_flag,
     reporter::log_contained,
-    stack,
+    sampler::Sampler,
+    stack::{self, Carrier},
     thread::{Block, Frame, ItemBuffer, Lane, Part, block, flag, lane_flag},
     value::Value,
 };
@@ -130,6 +131,9 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     if is_anew {
         frame.root.set(frame.span.load(Relaxed));
     }
+    if parent.span.load(Relaxed) == 0 && !lane.sink.takes_root() {
+        frame.set(flag::UNSAMPLED);
+    }
     if panicking() {
         frame.set(flag::BORN_PANICKING);
     }
@@ -232,6 +236,15 @@ pub(crate) fn deliver_inline(lane: &Lane, words: &[u64], flows: &[u64]) {
 }
 
 /// The lane that a frame's record goes to.
+/// What carries a frame of this thread elsewhere.
+pub(super) fn carrier(t: &Block, frame: &Frame, levels: u32) -> Carrier {
+    let Some(thread) = buffer::thread(t) else { return Carrier::NONE };
+    // A stand-in has no context: whoever made it has decided.
+    let lane = if frame.has(flag::STAND_IN) { None } else { lane_of(t, frame) };
+    let sampler = lane.map_or(Sampler::ALWAYS, |lane| lane.sink.sampler());
+    Carrier::of(frame, levels, thread.prefix.load(Relaxed), sampler)
+}
+
 pub(super) fn lane_of<'t>(t: &'t Block, frame: &Frame) -> Option<&'t Lane> {
     let number = frame.lane();
     if number >= t.lanes_len.get() as usize {

@@ -60,7 +60,7 @@ impl Scope {
                 pointer => unsafe { Box::from_raw(pointer) },
             };
             let detached = Detached {
-                carrier: Carrier::of(frame, depth + 1, prefix),
+                carrier: Carrier::of(frame, depth + 1, prefix, lane.sink.sampler()),
                 parent_span_id: if parent_span == 0 { 0 } else { stack::ids(parent, prefix).1 },
                 home: (lane.thread.index, prefix),
                 sequences: (frame.span.load(Relaxed), parent_span, frame.root.get()),

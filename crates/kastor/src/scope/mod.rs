@@ -129,7 +129,7 @@ impl Scope {
         match self.frame() {
             Some(frame) => block(|t| {
                 let levels = self.depth(frame) + 1;
-                buffer::thread(t).map_or(Carrier::NONE, |it| Carrier::of(frame, levels, it.prefix.load(Relaxed)))
+                cold::carrier(t, frame, levels)
             }),
             None => Carrier::current(),
         }
@@ -280,8 +280,7 @@ impl Carrier {
         block(|t| {
             // SAFETY: null before the thread is set up, else the base or an open frame.
             let Some(frame) = (unsafe { t.current.get().as_ref() }) else { return Self::NONE };
-            let prefix = buffer::thread(t).map(|thread| thread.prefix.load(Relaxed));
-            prefix.map_or(Self::NONE, |prefix| Self::of(frame, stack::levels(t), prefix))
+            cold::carrier(t, frame, stack::levels(t))
         })
     }
 

@@ -76,15 +76,22 @@ pub(crate) struct Flow {
     pub(crate) alias: u32,
     pub(crate) span_id: u64,
     pub(crate) trace_id: u128,
+    /// Whether whoever made the trace id says that it is random.
+    pub(crate) is_random: bool,
 }
 
 impl Flow {
+    /// Flag of the first word: W3C's random-trace-id flag.
+    const RANDOM: u64 = 2 << 32;
+
     pub(crate) fn encode(&self) -> [u64; FLOW_WORDS] {
-        [u64::from(self.alias), self.span_id, (self.trace_id >> 64) as u64, self.trace_id as u64]
+        let flags = if self.is_random { Self::RANDOM } else { 0 };
+        [u64::from(self.alias) | flags, self.span_id, (self.trace_id >> 64) as u64, self.trace_id as u64]
     }
 
     pub(crate) fn decode(words: &[u64]) -> Option<Self> {
         let &[alias, span_id, high, low] = words else { return None };
-        Some(Self { alias: alias as u32, span_id, trace_id: u128::from(high) << 64 | u128::from(low) })
+        let (trace_id, is_random) = (u128::from(high) << 64 | u128::from(low), alias & Self::RANDOM != 0);
+        Some(Self { alias: alias as u32, span_id, trace_id, is_random })
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     health::DropReason,
     name::Path,
     record,
+    sampler::Sampler,
     value::{MetricType, Value},
 };
 
@@ -38,10 +39,12 @@ pub(crate) mod lane_flag {
     pub(crate) const DISORDER: u32 = 32;
     /// Sequence numbers are about to run out.
     pub(crate) const WORN: u32 = 64;
+    /// Every root asks whether its trace is recorded: no scope is opened the short way.
+    pub(crate) const ROOTS_ASK: u32 = 128;
     /// What the owner sets and clears; the rest is the context's.
     pub(crate) const OF_OWNER: u32 = FORKED | DISORDER | WORN;
     /// What does not keep metrics from being recorded the short way.
-    pub(crate) const HARMLESS_TO_COUNT: u32 = SLOW_CLOCK | DISORDER | WORN;
+    pub(crate) const HARMLESS_TO_COUNT: u32 = SLOW_CLOCK | DISORDER | WORN | ROOTS_ASK;
     /// What does not keep scopes from being opened the short way.
     pub(crate) const HARMLESS_TO_OPEN: u32 = INLINE | DISORDER;
 }
@@ -205,6 +208,10 @@ pub(crate) trait Sink: Send + Sync {
     fn ticks(&self) -> u64;
     /// Nanoseconds since a tick of that clock.
     fn age_ns(&self, ticks: u64) -> u64;
+    /// Which traces are recorded.
+    fn sampler(&self) -> Sampler;
+    /// Whether the trace of a root that opens now is recorded, as far as that is for the root to decide.
+    fn takes_root(&self) -> bool;
     /// Whether dynamic names must have the recommended form.
     fn is_strict(&self) -> bool;
     /// Aggregates the records; returns how many there are.

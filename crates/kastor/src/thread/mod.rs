@@ -106,10 +106,20 @@ pub(crate) fn is_own() -> bool {
     IS_OWN.with(Cell::get)
 }
 
-/// Random, from the operating system, once per process. A forked child shares it and mixes in its own number.
+/// What a forked child adds to the random seed that it shares with its parent.
+static FORK_SEED: AtomicU64 = AtomicU64::new(0);
+
+/// Different in every run and in every forked child: random, from the operating system.
 pub(crate) fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
-    *SEED.get_or_init(|| RandomState::new().build_hasher().finish())
+    let seed = *SEED.get_or_init(|| RandomState::new().build_hasher().finish());
+    seed.wrapping_add(FORK_SEED.load(Relaxed))
+}
+
+/// In a forked child: its seed is its own from now on. Its number alone would not do, since numbers come again.
+pub(crate) fn reseed(now_ns: u64) {
+    let own = now_ns ^ u64::from(std::process::id()).rotate_right(32);
+    FORK_SEED.store(FORK_SEED.load(Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(own), Relaxed);
 }
 
 /// How often this process is a forked child: what was opened before belongs to the parent.
@@ -174,6 +184,8 @@ pub struct Thread {
     pub(crate) is_own: bool,
     /// Distinguishes this thread's ids from all others'; redrawn after a fork and when sequence numbers run out.
     pub(crate) prefix: AtomicU64,
+    /// Number of the epoch that the prefix began, for language faces; 0 until one asks. See `raw`.
+    pub(crate) epoch: AtomicU32,
     /// Where its frames live, for the dump of open scopes.
     pub(crate) segments: Mutex<Vec<Segment>>,
     /// Its lanes, for those who claim what was published.
@@ -195,6 +207,7 @@ impl Thread {
             name: std::thread::current().name().unwrap_or("").to_owned(),
             is_own: IS_OWN.with(Cell::get),
             prefix: AtomicU64::new(prefix),
+            epoch: AtomicU32::new(0),
             segments: Mutex::new(Vec::new()),
             lanes: Mutex::new(Vec::new()),
         }

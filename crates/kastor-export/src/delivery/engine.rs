@@ -1,0 +1,196 @@
+//! The engine of one exporter in one process: everything between its encoder and its transport.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use kastor::{Accounts, Deadline, DropReason, Error};
+
+use super::{
+    Connect, Ledger, Request, Signal,
+    note::Note,
+    queue::Queue,
+    retry::Retry,
+    sender,
+    store::{self, Others, Store},
+};
+
+/// What an engine is told once.
+pub(crate) struct Settings {
+    /// For logs.
+    pub(crate) name: &'static str,
+    /// At most 15 bytes.
+    pub(crate) thread_name: &'static std::ffi::CStr,
+    pub(crate) retry: Retry,
+    /// How long an open request may wait for more.
+    pub(crate) linger: Duration,
+    /// Tells this process's entries of a store from another's.
+    pub(crate) instance_id: u128,
+}
+
+/// The encoder, as the sender sees it.
+pub(crate) trait Source: Send + Sync {
+    /// Hands over what is open, if nobody is encoding at the moment and there is room.
+    fn take_open(self: Arc<Self>);
+}
+
+pub(crate) struct Engine {
+    pub(super) settings: Settings,
+    pub(super) ledger: Ledger,
+    pub(super) queue: Queue,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) others: Others,
+    pub(super) notes: Notes,
+    connect: Connect,
+}
+
+/// What is said in the log at growing intervals.
+pub(super) struct Notes {
+    pub(super) unreachable: Note,
+    pub(super) refused: Note,
+    pub(super) rejected: Note,
+    pub(super) given_up: Note,
+    pub(super) store: Note,
+}
+
+impl Engine {
+    pub(crate) fn new(settings: Settings, store: Option<Arc<dyn Store>>, connect: Connect) -> Self {
+        let queue = Queue::default();
+        if store.is_some() {
+            // What an earlier process left behind.
+            queue.look_into_store();
+        }
+        let notes = Notes {
+            unreachable: Note::default(),
+            refused: Note::default(),
+            rejected: Note::default(),
+            given_up: Note::default(),
+            store: Note::default(),
+        };
+        Self { settings, ledger: Ledger::default(), queue, store, others: Others::default(), notes, connect }
+    }
+
+    /// The accounts, to be kept by the encoder for what it accepts.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn accounts(&self) -> Accounts {
+        self.ledger.read()
+    }
+
+    /// Before a request is closed: waits until it can be handed over, at most until the deadline. With a store there is
+    /// always room.
+    pub(crate) fn wait_for_room(&self, signal: Signal, deadline: Option<Instant>) -> bool {
+        self.store.is_some() || self.queue.wait_for_room(signal, deadline)
+    }
+
+    /// Takes a request for which there is room.
+    pub(crate) fn hand_over(self: &Arc<Self>, source: &Arc<impl Source + 'static>, request: Request) {
+        if let Some(request) = self.try_to_store(request) {
+            let events = request.events;
+            if self.queue.put(request).is_err() {
+                // Only where the store failed and the sender is busy.
+                self.ledger.drop_queued(DropReason::SpoolIo, events);
+            }
+        }
+        self.ensure_running(source);
+    }
+
+    /// Takes the newest aggregates.
+    pub(crate) fn hand_over_aggregates(self: &Arc<Self>, source: &Arc<impl Source + 'static>, pieces: Vec<Request>) {
+        self.queue.put_aggregates(pieces);
+        self.ensure_running(source);
+    }
+
+    /// An open request got its first content, or was closed.
+    pub(crate) fn set_open(self: &Arc<Self>, source: &Arc<impl Source + 'static>, is_open: bool) {
+        self.queue.set_open(is_open);
+        if is_open {
+            self.ensure_running(source);
+        }
+    }
+
+    /// Waits until everything that was handed over is delivered or dropped.
+    ///
+    /// # Errors
+    /// If the deadline came first.
+    pub(crate) fn flush(&self, deadline: Deadline) -> Result<(), Error> {
+        self.queue.hurry();
+        let until = Instant::now() + deadline.remaining();
+        let is_done = self.queue.wait_until_idle(until, || self.store.is_none() || self.ledger.spooled() == 0);
+        if is_done {
+            Ok(())
+        } else {
+            Err(Error::timeout(format!("{}: not everything was delivered in time", self.settings.name)))
+        }
+    }
+
+    /// Makes everything durable that was handed over; the newest aggregates too, which no one else will send.
+    ///
+    /// # Errors
+    /// If there is no store and the deadline came first, or if the store failed.
+    pub(crate) fn persist(&self, deadline: Deadline) -> Result<(), Error> {
+        let Some(store) = &self.store else { return self.flush(deadline) };
+        for piece in self.queue.take_aggregates() {
+            self.append(&**store, &piece)?;
+        }
+        store.sync()?;
+        self.queue.look_into_store();
+        Ok(())
+    }
+
+    /// Takes the rest, and lets the sender end when it has made an attempt for all that is left. Never waits for the
+    /// sender.
+    pub(crate) fn close(self: &Arc<Self>, source: &Arc<impl Source + 'static>, rest: Vec<Request>) {
+        let rest: Vec<Request> = rest.into_iter().filter_map(|request| self.try_to_store(request)).collect();
+        let has_rest = !rest.is_empty();
+        self.queue.close(rest);
+        if has_rest {
+            self.ensure_running(source);
+        }
+    }
+
+    pub(super) fn connect(&self) -> Box<dyn super::Transport> {
+        (self.connect)()
+    }
+
+    /// Writes a request to the store and waits until it is durable. It comes back if there is no store, or if that
+    /// failed.
+    fn try_to_store(&self, request: Request) -> Option<Request> {
+        let Some(store) = &self.store else { return Some(request) };
+        match self.append(&**store, &request).and_then(|()| store.sync()) {
+            Ok(()) => {
+                self.ledger.spool_queued(request.events);
+                self.queue.look_into_store();
+                None
+            }
+            Err(error) => {
+                self.notes.store.warn(|| format!("{}: the spool failed: {error}", self.settings.name));
+                Some(request)
+            }
+        }
+    }
+
+    fn append(&self, store: &dyn Store, request: &Request) -> Result<(), Error> {
+        let evicted = store.append(&store::encode(request, self.settings.instance_id), request.events)?;
+        if evicted > 0 {
+            self.ledger.drop_spooled(DropReason::SpoolFull, self.others.own_share(store, evicted));
+            self.notes.store.warn(|| {
+                format!("{}: the spool is full: its {evicted} oldest events were dropped", self.settings.name)
+            });
+        }
+        Ok(())
+    }
+
+    fn ensure_running(self: &Arc<Self>, source: &Arc<impl Source + 'static>) {
+        self.queue.ensure_running(|| {
+            let engine = Arc::clone(self);
+            let source = Arc::downgrade(source);
+            let source: Weak<dyn Source> = source;
+            // Without a thread everything stays queued and counted, and the next request tries again.
+            kastor::spawn(self.settings.thread_name, move || sender::run(&engine, &source))
+        });
+    }
+}

@@ -1,0 +1,71 @@
+//! How the library's own threads start.
+//!
+//! Not by `std::thread`: a thread that starts or ends holds a lock of the standard library for a moment (its table of
+//! stack guards), and a fork in that moment leaves it taken in the child for ever, where the next start would hang. The
+//! system's own call has no such lock. Signals of the program are not for these threads: all are blocked in them.
+
+/// Starts a thread with a name of at most 15 bytes, which nobody will wait for. Returns whether that was possible.
+#[cfg(all(unix, not(miri)))]
+pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+    use std::{ffi::c_void, mem::MaybeUninit, ptr};
+
+    use crate::{
+        sync::{contained, drop_contained},
+        thread::mark_as_own,
+    };
+
+    /// Enough for reporters of any kind; only what is touched becomes memory.
+    const STACK_BYTES: usize = 2 << 20;
+
+    struct Start {
+        name: &'static std::ffi::CStr,
+        run: Box<dyn FnOnce() + Send>,
+    }
+
+    extern "C" fn main(start: *mut c_void) -> *mut c_void {
+        // SAFETY: the box that `spawn` handed over to this thread alone.
+        let start = unsafe { Box::from_raw(start.cast::<Start>()) };
+        #[cfg(target_os = "linux")]
+        // SAFETY: a name that ends with a zero byte, for the calling thread.
+        unsafe {
+            libc::pthread_setname_np(libc::pthread_self(), start.name.as_ptr());
+        }
+        mark_as_own();
+        if let Err(panic) = contained(start.run) {
+            drop_contained(panic);
+        }
+        ptr::null_mut()
+    }
+
+    let start = Box::into_raw(Box::new(Start { name, run: Box::new(run) }));
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    let (mut attributes, mut thread) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: each place is written by the call that is given it before another one reads it; the new thread takes the
+    // box over if, and only if, it was started.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        libc::pthread_attr_init(attributes.as_mut_ptr());
+        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES);
+        let status = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), main, start.cast());
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+        if status != 0 {
+            drop(Box::from_raw(start));
+        }
+        status == 0
+    }
+}
+
+/// The same where there are no forks, or no system to ask.
+#[cfg(any(not(unix), miri))]
+pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+    let builder = std::thread::Builder::new().name(name.to_string_lossy().into_owned());
+    builder
+        .spawn(|| {
+            crate::thread::mark_as_own();
+            run();
+        })
+        .is_ok()
+}
