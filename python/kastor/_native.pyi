@@ -6,6 +6,34 @@ from typing import Any, Final, TypeVar, final
 
 from typing_extensions import disjoint_base
 
+__all__ = [
+    "Carried",
+    "Context",
+    "DISABLED",
+    "DisabledContext",
+    "Flushed",
+    "LogReporter",
+    "MockClock",
+    "OpenScope",
+    "Recording",
+    "Report",
+    "Scope",
+    "SimpleReporter",
+    "TelemetryContext",
+    "_after_fork_in_child",
+    "_at_exit",
+    "_copy",
+    "_finalize_worker",
+    "_stack",
+    "_swap",
+    "attach",
+    "carry",
+    "cli",
+    "context_from_environment",
+    "current_traceparent",
+    "enable",
+]
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 DISABLED: Final[DisabledContext]
@@ -109,6 +137,9 @@ class Context:
     def flush(self, timeout: float = 5.0) -> Flushed:
         """Brings what was emitted before the call to every reporter, or says after `timeout` seconds what is pending."""
 
+    def persist(self, timeout: float = 5.0) -> Flushed:
+        """Makes durable what was emitted before the call, where a reporter can; that it is delivered is not waited for."""
+
     def shutdown(self, timeout: float = 5.0) -> Flushed:
         """Flushes, and disables the context for ever; what comes later is dropped and counted."""
 
@@ -185,6 +216,9 @@ class DisabledContext:
         """Does nothing."""
 
     def flush(self, timeout: float = 5.0) -> Flushed:
+        """Nothing is pending."""
+
+    def persist(self, timeout: float = 5.0) -> Flushed:
         """Nothing is pending."""
 
     def shutdown(self, timeout: float = 5.0) -> Flushed:
@@ -369,3 +403,20 @@ class Recording:
 
     def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
         """Keeps a metric that was recorded elsewhere."""
+
+@final
+class Carried:
+    """What `carry` makes: it runs its function under the scope that was current."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]: ...
+    def __call__(self, *arguments: Any, **named: Any) -> Any: ...
+
+# What the package's own modules use.
+
+def _copy(scope: Scope) -> Scope: ...
+def _swap(value: Any) -> Any: ...
+def _stack() -> list[Any]: ...
+def _at_exit() -> None: ...
+def _after_fork_in_child() -> None: ...
+def _finalize_worker(_module: Any = None) -> None: ...

@@ -53,7 +53,7 @@ pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> 
 
 /// Makes what was emitted durable, delivered or not, as far as reporters can: those with a spool write it to disk.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "($self, timeout=5.0)")]
+#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
 pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
     let python = this.py();
     let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
