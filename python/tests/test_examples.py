@@ -99,7 +99,7 @@ for cell in json.loads(sys.stdin.read()):
         print(value)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", shown],
+        [sys.executable, "-P", "-W", "error", "-c", shown],
         input=json.dumps(cells),
         capture_output=True,
         text=True,
@@ -115,7 +115,7 @@ def test_the_code_in_a_document_runs(page, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (DOCUMENTS / page).read_text(), re.DOTALL)
     assert blocks
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        [sys.executable, "-P", "-W", "error", "-c", "\n".join(blocks)],
         capture_output=True,
         text=True,
         timeout=60,
