@@ -39,6 +39,13 @@ pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     steps.finish()
 }
 
+/// Runs the tests of the Python package alone.
+pub(crate) fn python(root: &Path) -> ExitCode {
+    let mut steps = Steps::new("test", root);
+    python::test(&mut steps, root, false);
+    steps.finish()
+}
+
 /// A folder for builds with other flags, so that they and the usual ones do not throw each other's work away.
 pub(crate) fn target_folder(root: &Path, name: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

@@ -249,7 +249,7 @@ unsafe fn record(
             return none();
         }
         let interned = raw::path(place.under.path, known.name);
-        let is_cut = known.is_cut || raw::is_deeper(interned);
+        let is_cut = known.is_cut || raw::is_shared(interned);
         let is_cut = is_cut || !place.origin.is_null() && (*place.origin).has(flag::CUT);
         let metric = deliver::Metric {
             path: if is_cut { whole_path(place.origin, name) } else { texts::of_path(interned) },

@@ -331,4 +331,5 @@ fn redraw(t: &Block, thread: &Thread, flags: u32) {
         frame.set(flag::FOREIGN | flags);
     }
     thread.prefix.store(fresh_prefix(), Relaxed);
+    thread.epoch.store(0, Relaxed);
 }
