@@ -3,8 +3,6 @@
 //! A face that keeps the stack itself (Python's, in a context variable) opens and closes frames here and says which one
 //! is current while it calls native code. **Exempt from semantic versioning**: this may change in any release.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::{
     buffer,
     context::Telemetry,
@@ -13,6 +11,7 @@ use crate::{
     record::flag as record_flag,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
+    sync::Ordering::Relaxed,
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::Value,
 };

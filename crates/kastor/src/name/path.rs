@@ -146,7 +146,7 @@ fn intern(parent: Path, name: Name) -> Path {
     // The overflow path itself always has room.
     if (ENTRIES.len() >= MAX_PATHS || *total_bytes > MAX_TOTAL_TEXT_BYTES) && name != Name::OVERFLOW {
         drop(total_bytes);
-        super::OVERFLOWED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        super::OVERFLOWED.fetch_add(1, crate::sync::Ordering::Relaxed);
         return path(Path::ROOT, Name::OVERFLOW);
     }
     *total_bytes += u64::from(text_bytes);
