@@ -9,7 +9,7 @@ use std::{
     fmt,
     io::Write as _,
     mem,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     escape::{escaped, json_number, json_object},
     event::{Attributes, Metric, MetricType, Timing},
     reporter::Reporter,
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     value::{Value, json_value},
 };
 

@@ -31,7 +31,7 @@ mod name {
 
 use std::sync::Arc;
 
-use callsite::{Callsite, Decide, Key, NEW, OFF, ON, Vote, add_decider, refresh};
+use callsite::{Callsite, Decide, Key, NEW, OFF, ON, Vote, add_decider, give_back_index, refresh, take_index};
 use loom::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
@@ -113,6 +113,20 @@ fn two_callsites_that_register_at_once_are_both_asked_about_later() {
         assert_eq!(one.index() + two.index(), 3, "1 and 2");
         context.switch(false);
         assert_eq!((one.state(), two.state()), (OFF, OFF));
+    });
+}
+
+#[test]
+fn no_two_callsites_and_handles_have_one_index() {
+    loom::model(|| {
+        let site = site();
+        give_back_index(take_index());
+        let handles = [(); 2].map(|()| thread::spawn(take_index));
+        site.register();
+        let mut all = handles.map(|handle| handle.join().unwrap()).to_vec();
+        all.push(site.index());
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3]);
     });
 }
 

@@ -284,6 +284,37 @@ fn what_finds_no_room_is_absorbed_at_once_and_delivered_later() {
 }
 
 #[test]
+fn a_chunk_that_is_full_leaves_even_if_there_is_no_room_for_it() {
+    loom::model(|| {
+        let (context, lane) = delivering(false);
+        let claimer = threads::spawn({
+            let lane = Arc::clone(&lane);
+            move || publish(&lane, false)
+        });
+        (1..=3).for_each(|number| append(&lane, &record(number)));
+        claimer.join().unwrap();
+        assert_eq!(context.delivered(), [1, 2], "it is for the context to drop and count them");
+    });
+}
+
+#[test]
+fn a_chunk_that_is_begun_names_no_flows() {
+    loom::model(|| {
+        let (context, lane) = delivering(true);
+        append_foreign(&lane, &record(FOREIGN), &[FOREIGN as u32]);
+        let claimer = threads::spawn({
+            let lane = Arc::clone(&lane);
+            move || publish(&lane, false)
+        });
+        append(&lane, &record(1));
+        claimer.join().unwrap();
+        make_room(&lane, 0);
+        assert_eq!(context.delivered(), [FOREIGN, 1]);
+        assert_eq!(lane.flows.load(Relaxed), 0);
+    });
+}
+
+#[test]
 fn who_sees_a_record_of_a_foreign_flow_sees_the_flow() {
     loom::model(|| {
         let (context, lane) = delivering(true);

@@ -1,8 +1,7 @@
 //! Appending records, claiming what was published, retiring a full chunk.
 //!
-//! The owner appends ([`append`]) and, when a chunk is full, retires it ([`make_room`]): its records are absorbed by the
-//! context exactly once, and the chunk is reused or replaced. Others claim what was published so far ([`publish`]). The
-//! hot paths append by themselves, with the same stores. `tests/loom_lanes.rs` has models of this very source.
+//! The owner appends and, when a chunk is full, retires it: the context absorbs its records exactly once, and the chunk is
+//! reused or replaced. Others claim what was published so far. The hot paths append by themselves, with the same stores.
 
 use std::sync::Arc;
 

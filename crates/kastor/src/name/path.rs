@@ -1,12 +1,12 @@
 //! Paths: (parent path, name) as four bytes.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use super::{
     Name,
     table::{Segments, Table},
 };
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Levels that a path keeps apart; deeper scopes share one entry per place.
 pub const MAX_LEVELS: u32 = 256;

@@ -1,15 +1,13 @@
 //! When a failing reporter is left out, and who tries it again.
 
-use std::time::Duration;
-
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock};
 
 /// Failures in a row after which a reporter is left out.
 pub(super) const FAILURES: u32 = 5;
 /// The first suspension; each further one is twice as long.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST_NS: u64 = 1_000_000_000;
 /// The longest suspension.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST_NS: u64 = 300 * FIRST_NS;
 
 /// How a reporter fared lately. Both numbers change under the lock, but that a probe moves the time on.
 #[derive(Default)]
@@ -30,12 +28,13 @@ impl Suspension {
     /// on leaving it out.
     #[inline]
     pub(super) fn lets_pass(&self, now_ns: fn() -> u64) -> bool {
+        // Read once: who sees a suspension may take no other for it, nor the recovery from it.
         let until = self.until_ns.load(Relaxed);
-        until == 0 || self.lets_probe(until, now_ns())
-    }
-
-    fn lets_probe(&self, until: u64, now: u64) -> bool {
-        let pushed = now.saturating_add(FIRST.as_nanos() as u64);
+        if until == 0 {
+            return true;
+        }
+        let now = now_ns();
+        let pushed = now.saturating_add(FIRST_NS);
         now >= until && self.until_ns.compare_exchange(until, pushed, Relaxed, Relaxed).is_ok()
     }
 
@@ -58,9 +57,9 @@ impl Suspension {
         let mut times = lock(&self.times);
         let in_a_row = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
         if in_a_row >= FAILURES {
-            let pause = FIRST.saturating_mul(1 << (*times).min(20)).min(LONGEST);
-            *times += 1;
-            self.until_ns.store(now_ns().saturating_add(pause.as_nanos() as u64).max(1), Relaxed);
+            let pause = (FIRST_NS << (*times).min(20)).min(LONGEST_NS);
+            *times = times.saturating_add(1);
+            self.until_ns.store(now_ns().saturating_add(pause), Relaxed);
         }
         in_a_row
     }

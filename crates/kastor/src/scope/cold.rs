@@ -228,7 +228,6 @@ pub(crate) fn deliver_inline(lane: &Lane, words: &[u64], flows: &[u64]) {
     });
 }
 
-/// The lane that a frame's record goes to.
 /// What carries a frame of this thread elsewhere.
 pub(super) fn carrier(t: &Block, frame: &Frame, levels: u32) -> Carrier {
     let Some(thread) = buffer::thread(t) else { return Carrier::NONE };
@@ -238,6 +237,7 @@ pub(super) fn carrier(t: &Block, frame: &Frame, levels: u32) -> Carrier {
     Carrier::of(frame, levels, thread.prefix.load(Relaxed), sampler)
 }
 
+/// The lane that a frame's record goes to.
 pub(super) fn lane_of<'t>(t: &'t Block, frame: &Frame) -> Option<&'t Lane> {
     let number = frame.lane();
     if number >= t.lanes_len.get() as usize {

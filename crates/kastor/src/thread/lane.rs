@@ -269,9 +269,8 @@ impl Cursor {
 
     /// Takes over what the context says now. From any thread that holds the lock of the lanes' list.
     pub(crate) fn follow(&self, sink: &dyn Sink) {
-        let flags = |old: u32| Some(old & lane_flag::OF_OWNER | sink.lane_flags());
         // Always some: the update cannot fail.
-        let _ = self.flags.fetch_update(Release, Relaxed, flags);
+        let _ = self.flags.fetch_update(Release, Relaxed, |old| Some(old & lane_flag::OF_OWNER | sink.lane_flags()));
         fence(SeqCst);
         self.cells_len.store(0, Relaxed);
     }
