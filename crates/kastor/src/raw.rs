@@ -11,8 +11,6 @@
 mod local;
 mod metric;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 pub use self::{
     local::{Ids, Recorded, Scope, draw, record, record_with, tick},
     metric::{Amount, Instrument, Under, add, event},
@@ -26,6 +24,7 @@ use crate::{
     record::flag as record_flag,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
+    sync::{AtomicU32, Ordering::Relaxed},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::{Items, Value},
 };

@@ -20,14 +20,13 @@ use std::{
     cell::Cell,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     ptr,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
 
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed};
+
 pub(crate) use self::{
-    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS},
+    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, put},
     frame::{Frame, HOT_MASK, Segment, flag},
     items::{FRONT_WORDS, ItemBuffer},
     lane::{Call, CellSlot, CellWanted, Claim, Cursor, Delivery, Lane, Part, Sink, VACANT, lane_flag},
