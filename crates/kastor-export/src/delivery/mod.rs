@@ -31,7 +31,7 @@ pub(crate) use self::{
     compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
-    note::{Note, neutral},
+    note::{Note, contained, neutral},
     retry::{is_grpc_retryable, parse_retry_after},
     store::{SpoolStore, Store},
 };
