@@ -7,7 +7,10 @@
 //! `otlp_workload metrics URL` sends metrics alone to exactly this address, and prints as JSON what a store of them has to
 //! hold.
 
-use std::{env, time::Duration};
+use std::{
+    env,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use kastor::{
     Builder, Carrier, MockClock, Recording, Telemetry, TraceParent, Value, count, gauge, histogram, metric, scope,
@@ -136,6 +139,9 @@ fn work(tele: &Telemetry, clock: &MockClock) {
 
 fn metrics_to(url: &str) {
     let clock = MockClock::new();
+    // A store keeps what is recent.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970");
+    clock.set_unix_ns(now.as_nanos() as u64);
     let config = OtlpConfig::default().metrics_endpoint(url).without_traces();
     let tele = builder(&clock).reporter(Otlp::new(config).expect("a good configuration")).build();
     work(&tele, &clock);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::delivery::neutral;
+use crate::delivery::{contained, neutral};
 
 /// Variables, and who is told of those that cannot be understood.
 pub(crate) struct Environment<'a> {
@@ -19,7 +19,7 @@ impl<'a> Environment<'a> {
     /// Calls `f` with the environment of the process; warnings go to the log.
     pub(crate) fn of_process<R>(f: impl FnOnce(&mut Environment<'_>) -> R) -> R {
         let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let mut warn = |text: String| log::warn!(target: "kastor_export", "{text}");
+        let mut warn = |text: String| contained(|| log::warn!(target: "kastor_export", "{text}"));
         f(&mut Environment::new(&variable, &mut warn))
     }
 

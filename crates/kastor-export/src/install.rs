@@ -4,6 +4,7 @@ use kastor::{Sampler, Telemetry};
 
 use crate::{
     capture::Capture,
+    delivery::contained,
     environment::Environment,
     otlp::{Otlp, environment as otlp_environment},
 };
@@ -36,7 +37,9 @@ pub fn install_from_env() -> Telemetry {
         match telemetry.clone().install() {
             Ok(()) => telemetry,
             Err(error) => {
-                log::warn!(target: "kastor_export", "{error}; the one from the environment is not used");
+                contained(|| {
+                    log::warn!(target: "kastor_export", "{error}; the one from the environment is not used");
+                });
                 Telemetry::current()
             }
         }

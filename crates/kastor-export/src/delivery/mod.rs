@@ -33,7 +33,7 @@ pub(crate) use self::{
     compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
-    note::{Note, neutral},
+    note::{Note, contained, neutral},
     retry::parse_retry_after,
     store::{SpoolStore, Store},
 };

@@ -29,7 +29,7 @@ impl Note {
 }
 
 /// The program's logger may panic; a sender that dies of it would deliver nothing any more.
-fn contained(f: impl FnOnce()) {
+pub(crate) fn contained(f: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
         // Its destructor may panic too.
         std::mem::forget(panic);

@@ -40,7 +40,7 @@ pub(crate) use self::{
     request::OpenRequest,
     span::SpanLimits,
 };
-use crate::delivery::{SpoolStore, Store};
+use crate::delivery::{SpoolStore, Store, contained};
 
 /// Sends scopes as spans, and aggregates as metrics, to an OpenTelemetry collector.
 ///
@@ -104,7 +104,7 @@ impl Otlp {
         if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own())
             && let Err(error) = spool.begin_anew()
         {
-            log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}");
+            contained(|| log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}"));
             store = None;
         }
         let exporter = Arc::new(Exporter::new(&self.config, process, store));
