@@ -3,18 +3,20 @@
 //! | command | what it does |
 //! |---|---|
 //! | `kastor demo [PATH]` | runs an instrumented document pipeline over real files and shows what kastor saw and what that cost |
+//! | `kastor check FILE…` | says what captures hold, what is missing and where they are damaged, and repairs into a new file |
 //! | `kastor doctor` | shows the clock, the limits and the environment as understood, and measures a scope and a counter |
 //!
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done, nothing to complain about; also when the reader of a pipe went away |
-//! | 1 | done, with a finding: an event was lost or late, a variable is set to something that is not understood |
+//! | 1 | done, with a finding: an event was lost or late, a capture is damaged, a variable is set to something that is not understood |
 //! | 2 | could not be done: wrong usage, no such path, nothing readable, output not writable |
 //!
 //! Results go to standard output, and only there; one line that says what is wrong and what to do goes to standard error. No text
 //! from outside (file names, file contents, variables, arguments) reaches either of them with a raw control character in it.
 
 mod arguments;
+mod check;
 mod demo;
 mod doctor;
 mod facts;
@@ -55,6 +57,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, output: &mut Output) -
             Ok(Verdict::Fine)
         }
         Parsed::Command(Command::Demo(arguments)) => demo::run(&arguments, output),
+        Parsed::Command(Command::Check(arguments)) => check::run(&arguments, output),
         Parsed::Command(Command::Doctor(arguments)) => doctor::run(&arguments, output),
     }
 }

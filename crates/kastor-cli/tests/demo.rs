@@ -54,6 +54,23 @@ fn sum(demonstration: &Value, path: &str) -> f64 {
 }
 
 #[test]
+fn one_more_run_is_recorded_into_trace_files() {
+    let (known, traces) = (known(), TempDir::new().unwrap());
+    let (perfetto, chrome) = (traces.path().join("a.perfetto-trace"), traces.path().join("b.json"));
+    let demonstration = demo(&known, &["--perfetto", text(&perfetto), "--chrome", text(&chrome)]);
+    let scopes = calls(&demonstration).values().map(|(calls, _)| calls).sum::<u64>();
+    let size = |path: &Path| path.metadata().unwrap().len();
+    let written = |format: &str, path: &Path| json!({"format": format, "path": text(path), "events": scopes, "missing": 0, "bytes": size(path)});
+    assert_eq!(demonstration["traces"], json!([written("perfetto", &perfetto), written("chrome", &chrome)]));
+    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&chrome).unwrap()).unwrap();
+    assert_eq!(events.iter().filter(|event| event["ph"] == "X").count() as u64, scopes);
+    assert!(size(&perfetto) > scopes * 40);
+
+    let nowhere = transcript(&mut kastor(&["demo", text(known.path()), "--perfetto", "/nowhere/at/all"]));
+    nowhere.assert_refused("/nowhere/at/all");
+}
+
+#[test]
 fn terms_are_counted_exactly() {
     let demonstration = demo(&known(), &[]);
     assert_eq!(

@@ -49,8 +49,13 @@ impl<'a> Environment<'a> {
 
     /// Says once that a variable was not understood.
     pub(crate) fn warn(&mut self, name: &str, why: &str) {
+        self.complain(name, &format!("{why}: the default is used"));
+    }
+
+    /// Says once what is wrong with a variable.
+    pub(crate) fn complain(&mut self, name: &str, why: &str) {
         if self.warned.insert(name.to_owned()) {
-            (self.warn)(format!("{name} {why}: the default is used"));
+            (self.warn)(format!("{name} {why}"));
         }
     }
 }

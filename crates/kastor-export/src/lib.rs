@@ -15,6 +15,7 @@ pub mod chrome;
 mod delivery;
 #[cfg(feature = "otlp")]
 mod environment;
+mod flows;
 pub mod folded;
 mod frame;
 mod front;

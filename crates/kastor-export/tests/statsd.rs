@@ -99,7 +99,7 @@ fn each_aggregate_has_its_line_and_the_next_says_only_what_is_new() {
     let wide: Vec<f64> =
         lines.iter().filter_map(|line| line.strip_prefix("shop.wide:")?.split('|').next()?.parse().ok()).collect();
     assert_eq!(wide.len(), 2);
-    assert!(wide.iter().any(|value| *value == 1.0) && wide.iter().any(|value| (value / 1_000.0 - 1.0).abs() <= 0.045));
+    assert!(wide.contains(&1.0) && wide.iter().any(|value| (value / 1_000.0 - 1.0).abs() <= 0.045));
     tele.shutdown(LONG);
 }
 

@@ -11,10 +11,8 @@
 mod local;
 mod metric;
 
-use std::sync::atomic::Ordering::Relaxed;
-
 pub use self::{
-    local::{Ids, Scope, draw, draw_epoch, record, record_with, tick},
+    local::{Ids, Recorded, Scope, draw, record, record_with, tick},
     metric::{Amount, Instrument, Under, add, event},
 };
 use crate::{
@@ -26,6 +24,7 @@ use crate::{
     record::flag as record_flag,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
+    sync::{AtomicU32, Ordering::Relaxed},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::{Items, Value},
 };
@@ -49,9 +48,24 @@ pub fn path_index(path: Path) -> u32 {
     path.index()
 }
 
-/// Whether a path stands for all places below the limits.
-pub fn is_deeper(path: Path) -> bool {
-    path.is_deeper()
+/// Whether a path stands for other places too: for all below the limits, or for all that found no room.
+#[inline]
+pub fn is_shared(path: Path) -> bool {
+    static OVERFLOW: AtomicU32 = AtomicU32::new(0);
+    if OVERFLOW.load(Relaxed) == 0 {
+        OVERFLOW.store(name::path(Path::ROOT, Name::OVERFLOW).0, Relaxed);
+    }
+    path.is_deeper() || path.0 == OVERFLOW.load(Relaxed)
+}
+
+/// Number of a name, from which [`name_at`] finds it again.
+pub fn name_index(name: Name) -> u32 {
+    name.0
+}
+
+/// The name of a number that [`name_index`] gave.
+pub fn name_at(index: u32) -> Name {
+    Name(index)
 }
 
 /// An open scope, as a value: the face that opened it keeps it, and may close it on any thread.

@@ -25,7 +25,7 @@ fn cell_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a mut Cell> {
     // SAFETY: the type says what it is; the object, and through it the other scope, is held as long as the reference.
     // Nobody else has one: the functions here do not call code of the program while they do.
     unsafe {
-        let inner = (*cell).token.cast::<Cell>();
+        let inner = (*cell).token().cast::<Cell>();
         Ok(if (*cell).state() == flag::PASSING && !inner.is_null() { &mut *inner } else { &mut *cell })
     }
 }
@@ -41,7 +41,7 @@ fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Extra)) -> PyResult<()>
 
 /// Sets attributes; the last value of a key counts.
 #[pyfunction]
-#[pyo3(signature = (this, **attributes), text_signature = "($self, **attributes)")]
+#[pyo3(signature = (this, **attributes), text_signature = "(self, **attributes)")]
 pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let pairs = pairs(attributes);
     let mut replaced = Vec::new();
@@ -64,7 +64,7 @@ pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>
 
 /// Adds a point event.
 #[pyfunction]
-#[pyo3(signature = (this, name, /, **attributes), text_signature = "($self, name, /, **attributes)")]
+#[pyo3(signature = (this, name, /, **attributes), text_signature = "(self, name, /, **attributes)")]
 pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let context = owner(cell_of(this)?.owner);
     if context.is_null() {
@@ -83,7 +83,7 @@ pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bou
 
 /// Adds a link to another scope, by its traceparent. What is no traceparent is left out.
 #[pyfunction]
-#[pyo3(signature = (this, traceparent), text_signature = "($self, traceparent)")]
+#[pyo3(signature = (this, traceparent), text_signature = "(self, traceparent)")]
 pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> PyResult<()> {
     let parsed = traceparent.extract::<String>().ok().and_then(|text| TraceParent::parse(&text).ok());
     let Some(parsed) = parsed else { return Ok(()) };
@@ -96,7 +96,7 @@ pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> P
 
 /// Marks the scope as failed: by an exception, its class, or a text.
 #[pyfunction]
-#[pyo3(signature = (this, error), text_signature = "($self, error)")]
+#[pyo3(signature = (this, error), text_signature = "(self, error)")]
 pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: an object that is alive; checked before it is read as a `str`.
     let text = unsafe {
@@ -114,14 +114,14 @@ pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResul
 
 /// Lets the scope close without an event.
 #[pyfunction]
-#[pyo3(text_signature = "($self)")]
+#[pyo3(text_signature = "(self)")]
 pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
     change(this, |rich| rich.is_discarded = true)
 }
 
 /// The scope's traceparent while it is open, for another process; None before and after.
 #[pyfunction]
-#[pyo3(text_signature = "($self)")]
+#[pyo3(text_signature = "(self)")]
 pub(crate) fn traceparent(this: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     let cell = cell_of(this)?;
     if cell.state() != flag::OPEN {

@@ -4,7 +4,8 @@
 //!  0 reference count, type    the object's head; 16 bytes of the cyclic collector stand before it
 //! 16 call                     the vectorcall function
 //! 24 below                    the cell below; never changes while the scope is open
-//! 32 token                    makes leaving cheaper; in a scope that was entered again: the scope it stands for
+//! 32 token                    makes leaving cheaper; in a scope that was entered again: the scope it stands for;
+//!                             where the path is not interned whole, odd: twice the name's number and one
 //! 40 extra                    keyword arguments, or more of them, or the scope that a stand-in stands for
 //! 48 start                    ticks
 //! 56 name, then path          while fresh; from opening on
@@ -28,7 +29,7 @@ use std::{
 
 use kastor::{
     Carrier,
-    raw::{Ids, Name, Path},
+    raw::{self, Ids, Name, Path},
 };
 use pyo3::ffi::{self, PyObject};
 
@@ -200,6 +201,35 @@ impl Cell {
     pub(crate) fn path(&self) -> Path {
         // SAFETY: both are four bytes of the same form; this is asked of cells that were opened.
         unsafe { self.named.path }
+    }
+
+    /// The token, or the scope that this one stands for; null if there is none.
+    #[inline(always)]
+    pub(crate) fn token(&self) -> *mut PyObject {
+        if self.token as usize & 1 == 0 { self.token } else { ptr::null_mut() }
+    }
+
+    /// Gives the token back, if there is one.
+    ///
+    /// # Safety
+    /// The thread is attached.
+    #[inline(always)]
+    pub(crate) unsafe fn clear_token(&mut self) {
+        if self.token as usize & 1 == 0 {
+            // SAFETY: null, or owned by this cell.
+            unsafe { clear(&mut self.token) };
+        }
+    }
+
+    /// Keeps the name in the token's place, for the texts of paths that are not interned whole.
+    pub(crate) fn keep_name(&mut self, name: Name) {
+        self.token = ((raw::name_index(name) as usize) << 1 | 1) as *mut PyObject;
+    }
+
+    /// The last name, as it is interned.
+    pub(crate) fn name(&self) -> Name {
+        let token = self.token as usize;
+        if token & 1 == 0 { self.path().name() } else { raw::name_at((token >> 1) as u32) }
     }
 
     /// Whether it has a path: an anchor may have none.
@@ -504,7 +534,7 @@ unsafe fn keep(cell: *mut Cell) -> bool {
 unsafe fn clear_cell(cell: *mut Cell) {
     // SAFETY: the cell owns these references.
     unsafe {
-        clear(&mut (*cell).token);
+        (*cell).clear_token();
         clear(&mut (*cell).below);
         if (*cell).has(flag::STAND_IN) {
             let mut origin = std::mem::replace(&mut (*cell).extra, ptr::null_mut()).cast::<Cell>();
@@ -548,7 +578,7 @@ pub(crate) unsafe extern "C" fn traverse(
         let mut result = seen(ffi::Py_TYPE(object).cast());
         result = if result == 0 { seen(owner((*cell).owner).cast()) } else { result };
         result = if result == 0 { seen((*cell).below.cast()) } else { result };
-        result = if result == 0 { seen((*cell).token) } else { result };
+        result = if result == 0 { seen((*cell).token()) } else { result };
         if (*cell).has(flag::STAND_IN) {
             return if result == 0 { seen((*cell).extra.cast()) } else { result };
         }

@@ -48,7 +48,7 @@ unsafe fn whole(cell: *mut Cell) -> *mut PyObject {
             }
             names.push(match this.rich().and_then(|rich| rich.name.as_ref()) {
                 Some(name) => lossy_text(name.as_ptr()),
-                None => this.path().name().text().to_owned(),
+                None => this.name().text().to_owned(),
             });
             let below = if this.below.is_null() { this.below } else { origin_of(this.below) };
             if below.is_null() || !(*below).has_path() {

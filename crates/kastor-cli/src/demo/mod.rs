@@ -1,12 +1,15 @@
 //! `kastor demo`: runs the [`pipeline`] over real files and shows what kastor saw of it and what that cost.
 
+mod capture;
 mod cost;
 mod discover;
+mod otlp;
 mod pipeline;
 mod pool;
 mod prometheus;
 mod render;
 mod terms;
+mod trace;
 
 use std::fs;
 use std::io;
@@ -22,7 +25,9 @@ use crate::arguments::DemoArguments;
 use crate::facts::{self, Account, MetricFacts, ScopeFacts};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use capture::Captured;
 use cost::{Cost, cpu_time};
+use otlp::Sent;
 use pipeline::{Outcome, Progress, Settings};
 
 /// How long all rounds together should take if the user does not say how many to run: the more rounds, the less noise.
@@ -47,18 +52,33 @@ struct Demonstration {
     telemetry: Account,
     /// None where the system does not tell the CPU time of a process.
     cost: Option<Cost>,
+    /// None unless asked for.
+    captured: Option<Captured>,
+    /// What `--perfetto` and `--chrome` asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<trace::Written>,
+    /// None unless asked for.
+    sent: Option<Sent>,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verdict, Failure> {
     let settings = Settings { root: place(arguments.path.as_deref())?, workers: arguments.workers() };
     let rounds = arguments.repeat.map(u32::from);
-    // Before the work: an address that cannot be listened on should not cost a run.
+    // Before the work: an address that cannot be listened on, or a file that cannot be written, should not cost a run.
     let endpoint = arguments.prometheus.as_deref().map(prometheus::listen).transpose()?;
+    let trace_files = trace::Files::create(arguments)?;
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
-    let (demonstration, telemetry) = demonstration?;
+    let (mut demonstration, telemetry) = demonstration?;
+    if let Some(path) = &arguments.capture {
+        demonstration.captured = Some(capture::run(path, &settings)?);
+    }
+    if let Some(url) = &arguments.otlp {
+        demonstration.sent = Some(otlp::run(url, &settings)?);
+    }
+    demonstration.traces = trace_files.record(&settings)?;
     if arguments.json {
         output.json(&demonstration)?;
     } else {
@@ -67,7 +87,10 @@ pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verd
     if let Some(endpoint) = endpoint {
         prometheus::serve(endpoint, &telemetry, output);
     }
-    Ok(match demonstration.telemetry.missing() {
+    let missing_in_capture = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
+    let missing_in_traces: u64 = demonstration.traces.iter().map(|written| written.missing).sum();
+    let unsent = demonstration.sent.as_ref().map_or(0, |sent| sent.missing);
+    Ok(match demonstration.telemetry.missing() + missing_in_capture + missing_in_traces + unsent {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -134,6 +157,9 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<(D
         metrics: facts::metrics(&observed.report),
         telemetry: observed.account,
         cost: Cost::of(off, on),
+        captured: None,
+        sent: None,
+        traces: Vec::new(),
     };
     Ok((demonstration, observed.telemetry))
 }

@@ -111,6 +111,11 @@ impl Capture {
         self.lock().made()
     }
 
+    /// The newest failure in this process, in words.
+    pub fn last_error(&self) -> Option<String> {
+        self.lock().last_error().map(str::to_owned)
+    }
+
     pub(crate) fn on(fs: Arc<dyn Fs>, config: CaptureConfig) -> Self {
         let (path, writer) = (config.path.clone(), Mutex::new(Writer::new(fs, config)));
         Self { shared: Arc::new(Shared { path, writer, counts: Counts::default() }) }
@@ -212,3 +217,6 @@ impl fmt::Debug for Capture {
         write!(f, "Capture({:?})", self.shared.path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,6 @@
 //! ```
 
 mod encode;
-mod flows;
 mod json;
 
 use std::{io::Write, path::Path};

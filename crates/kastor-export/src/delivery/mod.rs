@@ -26,12 +26,15 @@ mod store;
 
 use std::time::Duration;
 
+#[cfg(feature = "grpc")]
+pub(crate) use self::retry::is_grpc_retryable;
 pub(crate) use self::{
     accounts::Ledger,
+    compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
     note::{Note, neutral},
-    retry::is_grpc_retryable,
+    retry::parse_retry_after,
     store::{SpoolStore, Store},
 };
 pub use self::{compression::Compression, retry::Retry};

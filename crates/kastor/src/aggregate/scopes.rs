@@ -5,14 +5,14 @@
 //! Times are kept in ticks, which is exact, and become nanoseconds when someone reads them. Justified by the `on_scope0`
 //! and `on_many_paths` cases of the benchmark.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::collections::BTreeMap;
 
 use crate::{
     clock::Timeline,
     event::{Buckets, Exemplar, Histogram, JUST_BELOW, ScopeAggregate, Source, bucket_inside},
     name::Path,
     record::{self, Record, Records},
-    sync::lock,
+    sync::{Mutex, lock},
 };
 
 /// The upper half of a completed scope's first word, without flags or extras.

@@ -4,10 +4,7 @@
 //! aggregates to the background reporters. It starts with the first background reporter and ends with the last context.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, Once, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Once, PoisonError, Weak},
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
     health::Stats,
     reporter::Deadline,
-    sync::{Held, lock},
+    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
 };
 
 /// How often what threads have published is claimed.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     thread::{Delivery, MAX_CHUNK_WORDS},
 };
 

@@ -20,14 +20,13 @@ use std::{
     cell::Cell,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     ptr,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
 
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed};
+
 pub(crate) use self::{
-    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS},
+    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, put},
     frame::{Frame, HOT_MASK, Segment, flag},
     items::{FRONT_WORDS, ItemBuffer},
     lane::{Call, CellSlot, CellWanted, Claim, Cursor, Delivery, Lane, Part, Sink, VACANT, lane_flag},
@@ -184,6 +183,8 @@ pub struct Thread {
     pub(crate) is_own: bool,
     /// Distinguishes this thread's ids from all others'; redrawn after a fork and when sequence numbers run out.
     pub(crate) prefix: AtomicU64,
+    /// Number of the epoch that the prefix began, for language faces; 0 until one asks. See `raw`.
+    pub(crate) epoch: AtomicU32,
     /// Where its frames live, for the dump of open scopes.
     pub(crate) segments: Mutex<Vec<Segment>>,
     /// Its lanes, for those who claim what was published.
@@ -205,6 +206,7 @@ impl Thread {
             name: std::thread::current().name().unwrap_or("").to_owned(),
             is_own: IS_OWN.with(Cell::get),
             prefix: AtomicU64::new(prefix),
+            epoch: AtomicU32::new(0),
             segments: Mutex::new(Vec::new()),
             lanes: Mutex::new(Vec::new()),
         }
