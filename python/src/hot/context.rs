@@ -14,7 +14,8 @@ use kastor::{Telemetry, Timeline, raw};
 use pyo3::ffi::{self, PyObject};
 
 use super::{
-    cell::{self, Cell, Extra, Named, Parts, flag, new_arguments},
+    arguments::{Arguments, ArgumentsPtr, new_arguments},
+    cell::{self, Cell, Extra, Named, Parts, flag},
     deliver::PythonReporter,
     names,
     object::{Owned, call_arguments, items, new_ref, utf8},
@@ -263,17 +264,13 @@ unsafe fn scope(
 }
 
 /// A fresh scope of a name that is looked up now and judged on entry. `arguments` is taken over.
-pub(crate) unsafe fn fresh(
-    context: *mut Context,
-    name: *mut PyObject,
-    arguments: *mut cell::Arguments,
-) -> *mut PyObject {
+pub(crate) unsafe fn fresh(context: *mut Context, name: *mut PyObject, arguments: *mut Arguments) -> *mut PyObject {
     // SAFETY: the context and the name are alive.
     unsafe {
         let known = names::find(name).filter(|known| known.is_recommended || !(*context).is_strict);
         let cell = cell::allocate();
         if cell.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return ptr::null_mut();
         }
         let mut parts = Parts {
@@ -289,7 +286,7 @@ pub(crate) unsafe fn fresh(
             Some(known) if !known.is_cut => cell::fill(cell, parts),
             _ => {
                 // The name itself is kept: to say on entry what is wrong with it, or for the path's text.
-                let arguments = (!arguments.is_null()).then(|| Box::new(cell::ArgumentsPtr(arguments)));
+                let arguments = (!arguments.is_null()).then(|| Box::new(ArgumentsPtr(arguments)));
                 let rich = Extra { arguments, name: Owned::share(name), ..Extra::default() };
                 parts.extra = Box::into_raw(Box::new(rich)).cast();
                 parts.flags = flag::FRESH | flag::RICH | if known.is_some() { flag::CUT } else { 0 };

@@ -22,7 +22,8 @@ use pyo3::{
 };
 
 use super::{
-    cell::{Cell, Extra, values_of},
+    arguments::values_of,
+    cell::{Cell, Extra},
     context::Context,
     keys::{self, ERROR_TYPE, Keys, Kind},
     object::{Owned, clear, lossy_text, new_ref, new_text},
