@@ -25,7 +25,7 @@ pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     workspace(&mut steps);
     examples(&mut steps);
     steps.run("documents", cargo(&["test", "--doc", "--workspace"]));
-    models(&mut steps, root);
+    models(&mut steps, root, depth);
     off_mode(&mut steps, root);
     if depth == Depth::Deep {
         histories(&mut steps, root);
@@ -77,13 +77,16 @@ fn examples(steps: &mut Steps) {
 }
 
 /// Every interleaving of the small concurrent parts, by loom. They need optimised code, not a slow link of it.
-fn models(steps: &mut Steps, root: &Path) {
+fn models(steps: &mut Steps, root: &Path, depth: Depth) {
     if !core_has_tests(root, "loom") {
         return steps.skip("models", "crates/kastor/tests has no loom*.rs");
     }
     let mut command = fast_release(cargo(&["test", "--package", "kastor", "--release", "--test", "loom*"]));
     command.env("RUSTFLAGS", with_flags("RUSTFLAGS", "--cfg loom"));
     command.env("CARGO_TARGET_DIR", target_folder(root, "loom"));
+    if depth == Depth::Deep {
+        command.env("KASTOR_DEEP", "1");
+    }
     steps.run("models", command);
 }
 
