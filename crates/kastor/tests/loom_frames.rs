@@ -103,7 +103,7 @@ fn a_stand_in_is_never_shown_not_even_with_what_the_scope_before_left() {
 
 #[test]
 fn a_stand_in_whose_span_comes_again_does_not_hide_the_scope_between() {
-    loom::model(|| {
+    sync::large_model(|| {
         let frame = Shared::leaked();
         frame.stand_in(1);
         let dump = thread::spawn(move || frame.shown());

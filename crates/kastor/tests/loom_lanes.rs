@@ -70,7 +70,7 @@ use loom::{
     },
     thread as threads,
 };
-use sync::lock;
+use sync::{large_model, lock};
 use thread::{Call, CellSlot, CellWanted, Chunk, Delivery, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, lane_flag};
 
 /// A context that writes down what it gets.
@@ -234,9 +234,7 @@ fn a_chunk_may_be_claimed_while_it_is_retired() {
 
 #[test]
 fn two_may_claim_at_once() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = model.preemption_bound.or(Some(3));
-    model.check(|| {
+    large_model(|| {
         let (context, lane) = delivering(true);
         let claimers = [(); 2].map(|()| {
             let lane = Arc::clone(&lane);

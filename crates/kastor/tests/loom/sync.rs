@@ -24,3 +24,11 @@ pub(crate) fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
+
+/// Runs a model of many steps: with up to three preemptions, with `KASTOR_DEEP=1` up to five.
+pub(crate) fn large_model(f: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    let is_deep = std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1");
+    model.preemption_bound = Some(if is_deep { 5 } else { 3 });
+    model.check(f);
+}
