@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::diff::DiffArguments;
 use crate::failure::Failure;
+use crate::report::ReportArguments;
 
 /// More worker threads are taken for a mistake.
 const MOST_WORKERS: u16 = 1024;
@@ -60,6 +62,10 @@ pub(crate) enum Command {
     Demo(DemoArguments),
     /// Show clock, limits and environment as understood, and measure what kastor costs here
     Doctor(DoctorArguments),
+    /// Show where the time of captures went: call tree, metrics, slowest scopes
+    Report(ReportArguments),
+    /// Compare two sets of captures, and say what became slower beyond noise
+    Diff(DiffArguments),
 }
 
 /// The arguments of `kastor demo`.

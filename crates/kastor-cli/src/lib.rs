@@ -15,12 +15,17 @@
 //! from outside (file names, file contents, variables, arguments) reaches either of them with a raw control character in it.
 
 mod arguments;
+mod captures;
 mod demo;
+mod diff;
 mod doctor;
 mod facts;
 mod failure;
+mod glob;
+mod moment;
 mod neutral;
 mod output;
+mod report;
 mod table;
 mod units;
 
@@ -56,5 +61,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, output: &mut Output) -
         }
         Parsed::Command(Command::Demo(arguments)) => demo::run(&arguments, output),
         Parsed::Command(Command::Doctor(arguments)) => doctor::run(&arguments, output),
+        Parsed::Command(Command::Diff(arguments)) => diff::run(&arguments, output),
+        Parsed::Command(Command::Report(arguments)) => report::run(&arguments, output),
     }
 }

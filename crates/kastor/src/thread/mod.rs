@@ -209,6 +209,19 @@ impl Thread {
             lanes: Mutex::new(Vec::new()),
         }
     }
+
+    /// The identity of a thread whose records were kept; nothing runs on it here.
+    pub(crate) fn kept(index: u32, os_id: u64, name: &str) -> Self {
+        Self {
+            index,
+            os_id,
+            name: name.to_owned(),
+            is_own: false,
+            prefix: AtomicU64::new(0),
+            segments: Mutex::new(Vec::new()),
+            lanes: Mutex::new(Vec::new()),
+        }
+    }
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
