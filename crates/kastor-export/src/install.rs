@@ -3,6 +3,7 @@
 use kastor::{Sampler, Telemetry};
 
 use crate::{
+    capture::Capture,
     environment::Environment,
     otlp::{Otlp, environment as otlp_environment},
 };
@@ -11,6 +12,7 @@ use crate::{
 /// the environment does not enable telemetry or names no place to send to.
 ///
 /// - `KASTOR_TELEMETRY=1` or `DEBUG=1` enables, `KASTOR_TELEMETRY=0` and `OTEL_SDK_DISABLED=true` forbid.
+/// - `KASTOR_CAPTURE` names a folder for [captures](crate::capture), one file for each process.
 /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same of a signal, names a collector.
 /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are exported, `OTEL_METRIC_EXPORT_INTERVAL`
 ///   how often metrics are.
@@ -47,6 +49,9 @@ fn build(environment: &mut Environment<'_>) -> Telemetry {
         return Telemetry::disabled();
     }
     let mut builder = Telemetry::builder();
+    if let Some(path) = environment.text("KASTOR_CAPTURE") {
+        builder = builder.reporter(Capture::new(path));
+    }
     if otlp_environment::names_endpoint(environment) {
         let config = otlp_environment::read(environment);
         if config.takes_anything() {

@@ -26,13 +26,12 @@ pub(crate) use self::arguments::ReportArguments;
 pub(crate) use self::markdown::code as markdown_code;
 pub(crate) use self::slowest::SlowScope;
 pub(crate) use self::sums::Sums;
-pub(crate) use self::tree::{Place, Tree};
+pub(crate) use self::tree::{ByPlace, Place, Tree};
 
 use self::rows::{Row, rows};
 use self::series::Metrics;
 use self::slowest::Slowest;
 use self::sums::{Events, SessionEvents, SessionSums};
-use self::tree::ByPlace;
 use crate::captures::{self, Seen, Visitor};
 use crate::facts::MetricFacts;
 use crate::failure::{Failure, Verdict};
@@ -55,6 +54,21 @@ pub(crate) fn run(arguments: &ReportArguments, output: &mut Output) -> Result<Ve
 /// Reports on what a program just left in a folder, as `kastor report FOLDER` would.
 pub(crate) fn run_on(paths: Vec<PathBuf>, output: &mut Output) -> Result<Verdict, Failure> {
     run(&ReportArguments::of(paths), output)
+}
+
+/// The sums of all scopes, for other commands.
+pub(crate) struct Summed {
+    pub(crate) seen: Seen,
+    pub(crate) tree: Tree,
+    pub(crate) by_place: ByPlace,
+}
+
+/// Adds up everything under these paths.
+pub(crate) fn summed(paths: &[PathBuf]) -> Result<Summed, Failure> {
+    let arguments = ReportArguments::of(paths.to_vec());
+    let mut reading = Reading::new(&arguments);
+    let seen = captures::visit(&captures::files(paths)?, &mut reading)?;
+    Ok(Summed { seen, tree: reading.tree, by_place: reading.by_place })
 }
 
 /// What a report says.

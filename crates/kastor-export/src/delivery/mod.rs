@@ -31,8 +31,8 @@ pub(crate) use self::{
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
     note::{Note, neutral},
-    retry::is_grpc_retryable,
-    store::{SpoolStore, Store},
+    retry::{Backoff, is_grpc_retryable},
+    store::{SpoolStore, Store, decode as decode_stored},
 };
 pub use self::{compression::Compression, retry::Retry};
 
