@@ -3,7 +3,7 @@
 //! Durations that follow one another are alike: a warm cache, a busy neighbour, a slow minute. Taken one by one they would
 //! seem to say more than they do. The means of long batches of consecutive calls are nearly independent, so their spread says
 //! how far the mean of all would differ if the run were repeated: the method of batch means (Law and Kelton, *Simulation
-//! Modeling and Analysis*, 9.5.3). The number of calls need not be known before: when there are twice as many batches as
+//! Modeling and Analysis*). The number of calls need not be known before: when there are twice as many batches as
 //! needed, neighbours become one.
 
 /// Batches are halved to this many.
