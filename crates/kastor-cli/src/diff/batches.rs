@@ -5,9 +5,13 @@
 //! how far the mean of all would differ if the run were repeated: the method of batch means (Law and Kelton, *Simulation
 //! Modeling and Analysis*). The number of calls need not be known before: when there are twice as many batches as
 //! needed, neighbours become one.
+//!
+//! Where a path occurs in five runs or more, the runs are the batches: they differ by more than batches within a run do.
 
 /// Batches are halved to this many.
 const FEWEST: usize = 32;
+/// So many runs tell by themselves how much runs differ.
+const FEWEST_RUNS: usize = 5;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -19,11 +23,15 @@ pub(crate) struct Batches {
     /// Totals of full batches.
     full: Vec<f64>,
     open: (u64, f64),
+    /// Calls and total of each run that has ended.
+    runs: Vec<(u64, f64)>,
+    /// Calls and total at the end of the last of them.
+    ended: (u64, f64),
 }
 
 impl Default for Batches {
     fn default() -> Self {
-        Self { calls: 0, total: 0.0, size: 1, full: Vec::new(), open: (0, 0.0) }
+        Self { calls: 0, total: 0.0, size: 1, full: Vec::new(), open: (0, 0.0), runs: Vec::new(), ended: (0, 0.0) }
     }
 }
 
@@ -51,9 +59,18 @@ impl Batches {
         }
     }
 
-    /// Adds what came later.
+    /// What comes next is another run's.
+    pub(crate) fn end_run(&mut self) {
+        if self.calls > self.ended.0 {
+            self.runs.push((self.calls - self.ended.0, self.total - self.ended.1));
+            self.ended = (self.calls, self.total);
+        }
+    }
+
+    /// Adds what came later in the same run.
     pub(crate) fn append(&mut self, mut later: Batches) {
         if self.calls == 0 {
+            (later.runs, later.ended) = (Vec::new(), (0, 0.0));
             *self = later;
             return;
         }
@@ -80,6 +97,9 @@ impl Batches {
 
     /// The mean and how uncertain it is; none with fewer than two batches.
     pub(crate) fn estimate(&self) -> Option<Estimate> {
+        if self.runs.len() >= FEWEST_RUNS {
+            return Some(self.estimate_of_runs());
+        }
         let batches = self.full.len();
         if batches < 2 {
             return None;
@@ -94,6 +114,17 @@ impl Batches {
             error: (variance / number).sqrt(),
             freedom: number - 1.0,
         })
+    }
+
+    /// Runs may have different numbers of calls: the mean is a ratio of two sums over runs.
+    fn estimate_of_runs(&self) -> Estimate {
+        let number = self.runs.len() as f64;
+        let calls: u64 = self.runs.iter().map(|(calls, _)| calls).sum();
+        let total: f64 = self.runs.iter().map(|(_, total)| total).sum();
+        let mean = total / calls as f64;
+        let squares: f64 = self.runs.iter().map(|(calls, total)| (total - mean * *calls as f64).powi(2)).sum();
+        let error = (squares / (number - 1.0) / number).sqrt() / (calls as f64 / number);
+        Estimate { calls, mean, error, freedom: number - 1.0 }
     }
 
     fn close(&mut self) {
@@ -148,6 +179,19 @@ mod tests {
         let calm = of((0..10_000).map(|at| 1000 + at % 2 * 100)).estimate().unwrap();
         let drifting = of((0..10_000).map(|at| 1000 + at / 5000 * 100)).estimate().unwrap();
         assert!(calm.error < 0.01 && drifting.error > 5.0, "{calm:?} {drifting:?}");
+    }
+
+    #[test]
+    fn runs_that_differ_make_a_mean_uncertain_however_many_calls_they_have() {
+        let mut runs = Batches::default();
+        for level in [1000, 1100, 900, 1050, 950] {
+            runs.append(of((0..1000).map(|at| level + at % 2)));
+            runs.end_run();
+        }
+        let estimate = runs.estimate().unwrap();
+        assert_eq!((estimate.calls, estimate.mean, estimate.freedom), (5000, 1000.5, 4.0));
+        // The deviation of the five, divided by the root of five.
+        assert!((estimate.error - (25_000.0_f64 / 4.0 / 5.0).sqrt()).abs() < 1e-9, "{estimate:?}");
     }
 
     #[test]

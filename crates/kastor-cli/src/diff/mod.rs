@@ -256,6 +256,10 @@ impl Visitor for Reading<'_> {
 
     fn process_ends(&mut self) {
         self.inside.clear();
+        for sums in self.paths.values_mut() {
+            sums.whole.end_run();
+            sums.own.end_run();
+        }
     }
 }
 

@@ -50,7 +50,10 @@ pub(crate) fn run(arguments: &RunArguments, output: &mut Output) -> Result<Verdi
             "the program left no capture: it has to call kastor_export::install_from_env() (Rust) or use kastor (Python)",
         );
     } else if arguments.report || arguments.capture.is_none() {
-        report::run_on(made, output)?;
+        // The exit code stays the program's.
+        if let Err(failure) = report::run_on(made, output) {
+            output::complain(&failure);
+        }
     }
     Ok(Verdict::Code(code(status)))
 }

@@ -273,7 +273,7 @@ impl Replay {
                 }
                 tag::LINK if is_outermost => push_words(words, Name::NONE, tag, payload, 3),
                 tag::DROPPED if is_outermost => push_words(words, Name::NONE, tag, payload, 1),
-                tag::EVENT if is_outermost => {
+                tag::EVENT if is_outermost && payload.len() >= 8 => {
                     let at = words.len();
                     words.extend([0, word_at(payload, 0)]);
                     self.push_items(words, payload.get(8..).unwrap_or(&[]), false);
