@@ -104,6 +104,11 @@ impl Output {
     }
 }
 
+/// One line on standard error about something that is no failure.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "kastor: note: {}", neutral(text));
+}
+
 /// One line on standard error. If even that cannot be written, there is nobody left to tell.
 pub(crate) fn complain(failure: &Failure) {
     let line = failure.to_string();

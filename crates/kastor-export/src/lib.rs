@@ -46,7 +46,7 @@ pub use crate::{
     delivery::{Compression, Retry},
     install::install_from_env,
     json_lines::JsonLines,
-    otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
+    otlp::{DurationUnit, Otlp, OtlpConfig, OtlpReplay, OtlpText, Protocol, Sent},
 };
 pub use crate::{
     prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},

@@ -241,6 +241,25 @@ fn expected_path(name: &str, depth: usize) -> (String, bool) {
 }
 
 #[test]
+fn the_self_times_add_up_beyond_the_limits_too() {
+    let clock = MockClock::new();
+    let tele = Telemetry::builder().clock(clock.clone()).build();
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(tele.scope("level"));
+        clock.advance(Duration::from_nanos(1));
+    }
+    while open.pop().is_some() {
+        clock.advance(Duration::from_nanos(2));
+    }
+    let report = tele.report();
+    let self_ns: u128 = report.scopes().iter().map(|scope| scope.self_time().as_nanos()).sum();
+    assert_eq!(self_ns, 300 + 299 * 2, "the last advance is after the outermost closed");
+    let deeper = report.scopes().iter().find(|scope| scope.path().ends_with("(deeper)")).unwrap();
+    assert_eq!((deeper.calls(), deeper.self_time().as_nanos()), (44, 44 + 43 * 2));
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn beyond_the_limits_a_path_ends_in_deeper_and_the_depth_stays_exact() {
     let (tele, seen) = context();

@@ -259,7 +259,7 @@ impl Encoder {
         self.process = Some(process);
         if self.zero_ns == 0 {
             // Scopes may have begun before; a day is enough for most.
-            self.zero_ns = (now_ns / DAY_NS).saturating_sub(1) * DAY_NS;
+            self.zero_ns = self.config.zero_unix_ns.unwrap_or((now_ns / DAY_NS).saturating_sub(1) * DAY_NS);
         }
         let name = self.config.process_name.clone().unwrap_or_else(program_name);
         self.metadata("process_name", "name", &name, 0, out);

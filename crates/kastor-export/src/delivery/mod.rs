@@ -34,8 +34,8 @@ pub(crate) use self::{
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
     note::{Note, contained, neutral},
-    retry::parse_retry_after,
-    store::{SpoolStore, Store},
+    retry::{Backoff, parse_retry_after},
+    store::{SpoolStore, Store, decode as decode_stored},
 };
 pub use self::{compression::Compression, retry::Retry};
 
