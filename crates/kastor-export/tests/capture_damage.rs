@@ -1,6 +1,6 @@
 //! Captures that were cut, damaged, or made by an enemy: what is whole is read, the rest is named, nothing panics.
 
-mod support;
+mod captured;
 
 use std::{
     fmt::Write as _,
@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use captured::{LONG, Seen, captured, recorded};
 use kastor::{MockClock, Recording, Telemetry, metric, scope};
 use kastor_export::{
     capture::{Capture, CaptureConfig, Part, Reader, check, repair},
     fuzz,
 };
 use proptest::prelude::*;
-use support::{LONG, Seen, captured, recorded};
 
 /// The same events at the same moments each time, in several blocks.
 fn write(path: &Path, zstd: Option<i32>) -> Vec<Seen> {
