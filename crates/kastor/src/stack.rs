@@ -34,7 +34,7 @@ pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_wo
     push_as(t, frame, parent, (path, word), (root, t.draw()), start);
 }
 
-/// The same with any word, root and span.
+/// The same with any word, root and span. The clock is read last: what came after it would cost a register.
 #[inline(always)]
 pub(crate) fn push_as(
     t: &Block,
@@ -47,8 +47,8 @@ pub(crate) fn push_as(
     t.free.set(frame.link.get());
     frame.link.set(parent);
     frame.root.set(root);
-    frame.open(path, word, span, start);
     t.current.set(frame);
+    frame.open(path, word, span, start);
 }
 
 /// Takes `frame`, which is current, out again.
