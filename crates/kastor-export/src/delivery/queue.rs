@@ -98,8 +98,10 @@ impl Queue {
         }
     }
 
-    /// For the sender: what to do next; waits until there is something.
-    pub(super) fn next(&self, linger: Duration) -> Work {
+    /// For the sender: what to do next; waits until there is something. A store is looked into every so often, whether
+    /// anybody says that there is something or not.
+    pub(super) fn next(&self, linger: Duration, look_every: Option<Duration>) -> Work {
+        let look_at = look_every.map(|every| Instant::now() + every);
         let mut state = self.lock();
         state.is_sending = false;
         self.done.notify_all();
@@ -111,7 +113,8 @@ impl Queue {
                 self.done.notify_all();
                 return Work::Send(request);
             }
-            if state.may_be_stored {
+            let is_time_to_look = look_at.is_some_and(|at| at <= Instant::now()) && !state.is_closing;
+            if state.may_be_stored || is_time_to_look {
                 (state.may_be_stored, state.is_sending) = (false, true);
                 return Work::LookIntoStore;
             }
@@ -124,7 +127,8 @@ impl Queue {
                 state.is_running = false;
                 return Work::End;
             }
-            state = wait(&self.wake, state, time_left(open_until));
+            let until = [open_until, look_at].into_iter().flatten().min();
+            state = wait(&self.wake, state, time_left(until));
         }
     }
 

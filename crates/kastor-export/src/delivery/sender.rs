@@ -20,6 +20,11 @@ use super::{
     store,
 };
 
+/// How often a store is looked into in which something of this process waits.
+const LOOK_SOON: Duration = Duration::from_secs(1);
+/// How often it is looked into otherwise, for what other processes left.
+const LOOK_LATER: Duration = Duration::from_secs(10);
+
 pub(super) fn run(engine: &Engine, source: &Weak<dyn Source>) {
     let mut sender = Sender {
         engine,
@@ -29,7 +34,9 @@ pub(super) fn run(engine: &Engine, source: &Weak<dyn Source>) {
         wait: None,
     };
     loop {
-        match engine.queue.next(engine.settings.linger) {
+        // What the disk does not give now it may give later, and other processes leave theirs at any time.
+        let look_every = if engine.ledger.spooled() > 0 { LOOK_SOON } else { LOOK_LATER };
+        match engine.queue.next(engine.settings.linger, engine.store.as_ref().map(|_| look_every)) {
             Work::Send(request) => sender.send_queued(&request),
             Work::LookIntoStore => sender.send_stored(),
             Work::TakeOpen => {
