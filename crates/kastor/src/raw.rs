@@ -11,7 +11,10 @@
 mod local;
 mod metric;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
 pub use self::{
     local::{Ids, Recorded, Scope, draw, record, record_with, tick},
@@ -21,9 +24,11 @@ use crate::{
     buffer,
     clock::Timeline,
     context::Telemetry,
+    dispatch,
     metric::write_event,
     name,
     record::flag as record_flag,
+    reporter::Deadline,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
@@ -260,6 +265,17 @@ pub fn wants(telemetry: &Telemetry, name: &str) -> bool {
 /// Whether the path is recorded, by the patterns of [`Telemetry::record_paths`], or aggregated only.
 pub fn records_path(telemetry: &Telemetry, path: Path) -> bool {
     telemetry.context().is_some_and(|context| context.records_path(path))
+}
+
+/// Before a fork: lets the library's threads that have nothing to do end. Returns whether none is left after `within`.
+/// Until [`wake`], or in the child, none starts; what is emitted meanwhile waits.
+pub fn rest(within: Duration) -> bool {
+    dispatch::rest(Deadline::after(within))
+}
+
+/// After a fork, in the parent: lets threads start again.
+pub fn wake() {
+    dispatch::wake();
 }
 
 /// Whether a name has the recommended form: what strict mode asks for.

@@ -34,8 +34,9 @@ use kastor::{
 use pyo3::ffi::{self, PyObject};
 
 use super::{
+    arguments::{Arguments, ArgumentsPtr, free_arguments, values_of},
     context::{Context, owner},
-    object::{Owned, clear, items, new_ref},
+    object::{Owned, clear},
 };
 
 #[repr(C)]
@@ -90,13 +91,6 @@ pub(crate) mod flag {
     pub(crate) const BITS: u32 = 8;
 }
 
-/// Keyword arguments as they were given: the call site's tuple of names, and the values.
-#[repr(C)]
-pub(crate) struct Arguments {
-    pub(crate) keys: *mut PyObject,
-    values: [*mut PyObject; 0],
-}
-
 /// What few scopes have.
 #[derive(Default)]
 pub(crate) struct Extra {
@@ -111,16 +105,6 @@ pub(crate) struct Extra {
     /// The error type, if the program said that it failed.
     pub(crate) error: Option<String>,
     pub(crate) is_discarded: bool,
-}
-
-/// A pointer to arguments that is freed with its owner.
-pub(crate) struct ArgumentsPtr(pub(crate) *mut Arguments);
-
-impl Drop for ArgumentsPtr {
-    fn drop(&mut self) {
-        // SAFETY: this owns them.
-        unsafe { free_arguments(self.0) };
-    }
 }
 
 /// The ids of a scope whose trace was begun elsewhere.
@@ -276,63 +260,6 @@ impl Cell {
 pub(crate) unsafe fn origin_of(cell: *mut Cell) -> *mut Cell {
     // SAFETY: as the caller says; a stand-in keeps its origin.
     unsafe { if (*cell).has(flag::STAND_IN) { (*cell).extra.cast() } else { cell } }
-}
-
-/// The arguments of a call; null, with an error set, without memory.
-///
-/// # Safety
-/// `keys` is a tuple as long as `values`; all are alive.
-#[inline]
-pub(crate) unsafe fn new_arguments(keys: *mut PyObject, values: &[*mut PyObject]) -> *mut Arguments {
-    // SAFETY: the memory has room for the head and all values, which are written before anyone reads them.
-    unsafe {
-        let bytes = size_of::<Arguments>() + size_of_val(values);
-        let arguments = ffi::PyMem_Malloc(bytes).cast::<Arguments>();
-        if arguments.is_null() {
-            ffi::PyErr_NoMemory();
-            return arguments;
-        }
-        (*arguments).keys = new_ref(keys);
-        let place = (&raw mut (*arguments).values).cast::<*mut PyObject>();
-        for (at, value) in values.iter().enumerate() {
-            place.add(at).write(new_ref(*value));
-        }
-        arguments
-    }
-}
-
-/// Names and values of arguments.
-///
-/// # Safety
-/// `arguments` is null or alive as long as the answer is used.
-#[inline]
-pub(crate) unsafe fn values_of<'a>(arguments: *mut Arguments) -> (*mut PyObject, &'a [*mut PyObject]) {
-    if arguments.is_null() {
-        return (ptr::null_mut(), &[]);
-    }
-    // SAFETY: there are as many values as names.
-    unsafe {
-        let keys = (*arguments).keys;
-        let values = (&raw const (*arguments).values).cast::<*mut PyObject>();
-        (keys, std::slice::from_raw_parts(values, items(keys).len()))
-    }
-}
-
-/// # Safety
-/// Nobody uses them any more.
-unsafe fn free_arguments(arguments: *mut Arguments) {
-    if arguments.is_null() {
-        return;
-    }
-    // SAFETY: as the caller says; each reference was taken in `new_arguments`.
-    unsafe {
-        let (keys, values) = values_of(arguments);
-        for value in values.iter().rev() {
-            ffi::Py_DECREF(*value);
-        }
-        ffi::Py_DECREF(keys);
-        ffi::PyMem_Free(arguments.cast());
-    }
 }
 
 /// Drops what a scope carries besides its place in the stack. Values may run code of the program.

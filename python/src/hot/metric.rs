@@ -15,7 +15,7 @@ use super::{
     cell::{Cell, carrier_of, flag, origin_of},
     context::Context,
     deliver,
-    keys::{self, Keys, Kind},
+    keys::{self, Keys, Kind, Shared},
     names,
     object::{Owned, call_arguments, clear, items, lossy_text, new_ref, new_text, none, utf8},
     scope, stack, texts, value,
@@ -291,7 +291,7 @@ unsafe fn whole_path(origin: *mut Cell, name: *mut PyObject) -> *mut PyObject {
 struct Site {
     instrument: Instrument,
     is_recommended: bool,
-    keys: Option<std::sync::Arc<Keys>>,
+    keys: Option<Shared<Keys>>,
 }
 
 impl Site {
@@ -306,10 +306,10 @@ impl Site {
 mod sites {
     use std::{
         collections::HashMap,
-        sync::{Arc, Mutex, PoisonError},
+        sync::{Mutex, PoisonError},
     };
 
-    use super::{Instrument, Keys, MetricType, Name, Owned, PyObject, Site, keys, names};
+    use super::{Instrument, Keys, MetricType, Name, Owned, PyObject, Shared, Site, keys, names};
     use crate::hot::keys::Kind;
 
     /// Instruments that remember their series; further ones look it up each time.
@@ -352,7 +352,7 @@ mod sites {
         // SAFETY: as for `find`.
         unsafe {
             let known = names::find(name)?;
-            let labels: Option<Arc<Keys>> = if keys.is_null() { None } else { keys::find(keys, Kind::Typed) };
+            let labels: Option<Shared<Keys>> = if keys.is_null() { None } else { keys::find(keys, Kind::Typed) };
             // Where a key is the method's own parameter the call is no usual one.
             let own = if metric_type == MetricType::Counter { "increment" } else { "value" };
             let texts = super::items(keys).iter().map(|key| super::lossy_text(*key));

@@ -14,7 +14,8 @@ use kastor::{
 use pyo3::ffi::{self, PyObject};
 
 use super::{
-    cell::{self, Arguments, Cell, Foreign, Named, carrier_of, drop_extra, flag, new_arguments, origin_of, values_of},
+    arguments::{Arguments, ArgumentsPtr, new_arguments, values_of},
+    cell::{Cell, Foreign, Named, carrier_of, drop_extra, flag, origin_of},
     context::{Context, new_owner, owner},
     deliver,
     keys::{self, Kind},
@@ -216,7 +217,7 @@ unsafe fn enter_again(cell: *mut Cell) -> *mut PyObject {
             None => super::object::new_text((*cell).name().text()),
         };
         if name.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return name;
         }
         let mut inner = super::context::fresh(context, name, arguments);
@@ -571,7 +572,7 @@ pub(crate) unsafe fn copy(cell: *mut Cell) -> *mut PyObject {
         };
         let mut name = name;
         if name.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return name;
         }
         let copied = super::context::fresh(context, name, arguments);

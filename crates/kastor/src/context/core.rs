@@ -444,12 +444,16 @@ impl Decide for Context {
 impl Managed for Context {
     fn tick(&self) {
         self.publish();
-        self.workers.iter().for_each(|worker| worker.nudge());
+        self.workers.iter().for_each(|worker| worker.nudge(&self.environment));
         let now = now_ns();
         if now >= self.next_snapshot_ns.load(Relaxed) && self.is_on() {
             self.next_snapshot_ns.store(now.saturating_add(self.interval.as_nanos() as u64), Relaxed);
             self.push_aggregates();
         }
+    }
+
+    fn wake_workers(&self) {
+        self.workers.iter().for_each(|worker| worker.wake());
     }
 
     fn flush_at_exit(&self, deadline: Deadline) {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected, spawn::spawn};
+use super::{OnFull, collector::Collected, rest::is_resting, spawn::spawn};
 use crate::{
     buffer,
     clock::Anchors,
@@ -173,12 +173,22 @@ impl Worker {
     }
 
     /// Wakes the worker if there is anything to do.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn nudge(self: &Arc<Self>, environment: &Arc<Environment>) {
         let mut queue = lock(&self.queue);
+        if !queue.is_running && !queue.waiting.is_empty() {
+            // It went to rest before a fork.
+            return self.ensure_running(&mut queue, environment);
+        }
         if queue.is_asleep && !queue.waiting.is_empty() {
             queue.is_asleep = false;
             self.wake.notify_one();
         }
+    }
+
+    /// Wakes the worker, to look whether it is to rest.
+    pub(crate) fn wake(&self) {
+        let _queue = lock(&self.queue);
+        self.wake.notify_one();
     }
 
     /// Asks for everything queued so far, and then the reporter itself, to be flushed. Returns a ticket.
@@ -259,7 +269,7 @@ impl Worker {
     }
 
     fn ensure_running(self: &Arc<Self>, queue: &mut Queue, environment: &Arc<Environment>) {
-        if queue.is_running {
+        if queue.is_running || is_resting() {
             return;
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
@@ -296,7 +306,7 @@ impl Worker {
                 }
                 queue.flushes_done = asked;
                 self.done.notify_all();
-            } else if queue.is_closing {
+            } else if queue.is_closing || is_resting() {
                 queue.is_running = false;
                 self.done.notify_all();
                 return;
