@@ -314,7 +314,8 @@ fn begin(context: &Context, takes: impl Fn(&PythonReporter) -> bool, path: raw::
     } else if context.has_path_rules.load(Relaxed) && !raw::records_path(&context.telemetry, path) {
         DropReason::Sampled
     } else {
-        return true;
+        // A text as long as the path is made for those that take the event, and for nobody else.
+        return context.reporters.iter().any(takes);
     };
     let reporters = context.reporters.iter().filter(|reporter| takes(reporter));
     reporters.for_each(|reporter| reporter.count_drop(reason));
