@@ -110,6 +110,7 @@ fn replayed(files: &[PathBuf], arguments: &ConvertArguments, target: &mut Target
 }
 
 /// An encoder of one process.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Encoder {
     Perfetto(perfetto::Encoder),
     Chrome(chrome::Encoder),

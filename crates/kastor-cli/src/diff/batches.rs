@@ -137,11 +137,11 @@ impl Batches {
 
     /// Makes one batch of two neighbours; one that has no neighbour is open again.
     fn halve(&mut self) {
-        if self.full.len() % 2 == 1 {
-            if let Some(last) = self.full.pop() {
-                self.open.0 += self.size;
-                self.open.1 += last;
-            }
+        if self.full.len() % 2 == 1
+            && let Some(last) = self.full.pop()
+        {
+            self.open.0 += self.size;
+            self.open.1 += last;
         }
         self.full = self.full.chunks_exact(2).map(|pair| pair.iter().sum()).collect();
         self.size *= 2;

@@ -65,10 +65,11 @@ fn wanted(tree: &Tree, by_place: &ByPlace, arguments: &ReportArguments) -> Vec<b
         if let Some(wanted) = wanted.get_mut(place as usize) {
             *wanted = fits || is_above_one;
         }
-        if (fits || is_above_one) && !arguments.flat {
-            if let Some(above) = wanted.get_mut(node.parent as usize) {
-                *above = true;
-            }
+        if (fits || is_above_one)
+            && !arguments.flat
+            && let Some(above) = wanted.get_mut(node.parent as usize)
+        {
+            *above = true;
         }
     }
     wanted

@@ -189,7 +189,7 @@ impl<'a> StoredValue<'a> {
 
 impl StoredHistogram<'_> {
     /// The distribution as one of the core's, which can be merged and asked for percentiles.
-    pub fn to_histogram(&self) -> Histogram {
+    pub fn to_histogram(self) -> Histogram {
         let positive = (self.positive_offset, self.positive().collect());
         let negative = (self.negative_offset, self.negative().collect());
         let extremes = self.min.zip(self.max);

@@ -187,18 +187,18 @@ impl Sender {
                     self.sent.rejected += rejected;
                     self.sent.accepted += request.events - rejected;
                     if !message.is_empty() {
-                        self.sent.problem = Some(neutral(&message).into());
+                        self.sent.problem = Some(neutral(&message));
                     }
                     return;
                 }
                 Answer::Never { why } => {
                     self.backoff.reset();
                     self.sent.refused += request.events;
-                    self.sent.problem = Some(neutral(&why).into());
+                    self.sent.problem = Some(neutral(&why));
                     return;
                 }
                 Answer::Later { after, why } => {
-                    self.sent.problem = Some(neutral(&why).into());
+                    self.sent.problem = Some(neutral(&why));
                     let own = self.backoff.next_wait();
                     let wait = after.map_or(own, |after| after.max(own));
                     self.has_given_up = began.elapsed().saturating_add(wait) > self.patience;
