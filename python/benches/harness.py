@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 BATCH_S = 0.002
-FIRST_BATCH = 200
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Case:
         self._context = contextvars.Context()
         for number in range(self.other_variables):
             self._context.run(contextvars.ContextVar(f"other{number}").set, number)
-        self.turns = FIRST_BATCH
+        self.turns = 1
         self.batches_ns: list[float] = []
 
     def batch(self) -> float:
@@ -62,9 +61,12 @@ def measure(cases: list[Case], rounds: int, seed: int = 1) -> list[Row]:
     empty = Case("floor", "empty loop", "pass", {"unused": None})
     everything = [empty, *cases]
     for case in everything:
-        case.batch()
-        case.turns = max(FIRST_BATCH, int(case.turns * BATCH_S / max(case.batch(), 1e-9)))
-        case.batch()
+        case.turns = 1
+        while (seconds := case.batch()) < BATCH_S / 20:
+            case.turns *= 2
+        # The least of several, so that one interruption does not make all batches of a case too short.
+        seconds = min(seconds, *(case.batch() for _ in range(4)))
+        case.turns = max(1, int(case.turns * BATCH_S / seconds))
     order = random.Random(seed)
     collecting = gc.isenabled()
     for _ in range(rounds):

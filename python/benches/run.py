@@ -77,7 +77,7 @@ class Counted:
 
     def check(self) -> None:
         scope = self.tele.report().scope("a.b")
-        calls = scope.calls if scope is not None else 0
+        calls = scope["calls"] if scope is not None else 0
         if calls != self.run:
             raise SystemExit(f"{self.run} scopes were run and {calls} counted")
 

@@ -66,8 +66,9 @@ def main() -> None:
     print(report)
     for kind, size in BATCHES.items():
         requests = report.scope(f"pipeline.{kind}.item.request")
-        assert requests.calls == size
-        assert requests.errors == (0 if kind == "invoices" else 1)
+        assert requests is not None
+        assert requests["calls"] == size
+        assert requests["errors"] == (0 if kind == "invoices" else 1)
     assert kastor.current_traceparent() is None
 
 

@@ -21,32 +21,36 @@ from kastor._native import (
     enable,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kastor.background import Background
+    from kastor.compat import CALL_COUNT, DEPTH, END_MONOTONIC_S, END_WALL_TIME_S, METRIC_TYPE, PARENT_SCOPE
+    from kastor.compat import START_MONOTONIC_S, START_WALL_TIME_S, tele_scope
+    from kastor.reporters import FilteredReporter, FunctionReporter, TelemetryReporter
+else:
+    # What few programs use is imported when it is asked for: the modules below cost more than all the rest.
+    _MODULES = {
+        "Background": "background",
+        **dict.fromkeys(("FilteredReporter", "FunctionReporter", "TelemetryReporter"), "reporters"),
+        **dict.fromkeys(("CALL_COUNT", "DEPTH", "END_MONOTONIC_S", "END_WALL_TIME_S", "METRIC_TYPE"), "compat"),
+        **dict.fromkeys(("PARENT_SCOPE", "START_MONOTONIC_S", "START_WALL_TIME_S", "tele_scope"), "compat"),
+    }
 
-def __getattr__(name):
-    # What few programs use is imported when it is asked for.
-    if name == "Background":
-        from kastor.background import Background
+    def __getattr__(name):
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-        return Background
-    if name == "TelemetryReporter":
-        from kastor.reporters import TelemetryReporter
-
-        return TelemetryReporter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"kastor.{module}"), name)
 
 
+# fmt: off
 __all__ = [
-    "DISABLED",
-    "Background",
-    "LogReporter",
-    "MockClock",
-    "Recording",
-    "SimpleReporter",
-    "TelemetryContext",
-    "TelemetryReporter",
-    "attach",
-    "carry",
-    "current_traceparent",
-    "enable",
+    "CALL_COUNT", "DEPTH", "DISABLED", "END_MONOTONIC_S", "END_WALL_TIME_S", "METRIC_TYPE", "PARENT_SCOPE",
+    "START_MONOTONIC_S", "START_WALL_TIME_S", "Background", "FilteredReporter", "FunctionReporter", "LogReporter", "MockClock",
+    "Recording", "SimpleReporter", "TelemetryContext", "TelemetryReporter", "attach", "carry", "current_traceparent", "enable",
+    "tele_scope",
 ]
+# fmt: on
 __version__ = "0.1.0"

@@ -2,7 +2,37 @@
 
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, ClassVar, Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "Carried",
+    "Context",
+    "DISABLED",
+    "DisabledContext",
+    "Flushed",
+    "LogReporter",
+    "MockClock",
+    "OpenScope",
+    "Recording",
+    "Report",
+    "Scope",
+    "SimpleReporter",
+    "TelemetryContext",
+    "_after_fork_in_child",
+    "_at_exit",
+    "_copy",
+    "_finalize_worker",
+    "_stack",
+    "_swap",
+    "attach",
+    "carry",
+    "cli",
+    "context_from_environment",
+    "current_traceparent",
+    "enable",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -36,7 +66,7 @@ def context_from_environment(prefixes: list[str], reporters: Iterable[object]) -
 def attach(traceparent: str | None) -> Scope:
     """Makes a remote scope the parent of what is opened inside a `with` block. Text that is no W3C `traceparent` is ignored."""
 
-def carry(function: _Function, /) -> _Function:
+def carry(function: _Function) -> _Function:
     """A function that runs under the scope that is current now, on whatever thread."""
 
 def current_traceparent() -> str | None:
@@ -59,16 +89,16 @@ class Context:
     def time(self, name: str, /, **metadata: Any) -> Scope:
         """A scope; the same as calling the context."""
 
-    def metric(self, name: str, value: Any, /, **metadata: Any) -> None:
+    def metric(self, name: str, /, value: Any, **metadata: Any) -> None:
         """Records an event under the current scope. Any value may be given; it is not added up."""
 
-    def count(self, name: str, increment: float = 1, **labels: Any) -> None:
+    def count(self, name: str, /, increment: float = 1, **labels: Any) -> None:
         """Adds to a counter under the current scope."""
 
-    def gauge(self, name: str, value: float, /, **labels: Any) -> None:
+    def gauge(self, name: str, /, value: float, **labels: Any) -> None:
         """Sets a gauge under the current scope."""
 
-    def histogram(self, name: str, value: float, /, **labels: Any) -> None:
+    def histogram(self, name: str, /, value: float, **labels: Any) -> None:
         """Adds a value to a distribution under the current scope."""
 
     def describe(self, name: str, unit: str = "", help: str = "") -> None:
@@ -107,6 +137,9 @@ class Context:
     def flush(self, timeout: float = 5.0) -> Flushed:
         """Brings what was emitted before the call to every reporter, or says after `timeout` seconds what is pending."""
 
+    def persist(self, timeout: float = 5.0) -> Flushed:
+        """Makes durable what was emitted before the call, where a reporter can; that it is delivered is not waited for."""
+
     def shutdown(self, timeout: float = 5.0) -> Flushed:
         """Flushes, and disables the context for ever; what comes later is dropped and counted."""
 
@@ -126,7 +159,7 @@ class Context:
 class DisabledContext:
     """The disabled context: the same interface, and nothing behind it. It is its own scope."""
 
-    is_enabled: ClassVar[bool]
+    is_enabled: bool
     def __call__(self, name: Any, /, **metadata: Any) -> Any:
         """Called with a function, as a decorator, it gives the function; otherwise itself."""
 
@@ -183,6 +216,9 @@ class DisabledContext:
         """Does nothing."""
 
     def flush(self, timeout: float = 5.0) -> Flushed:
+        """Nothing is pending."""
+
+    def persist(self, timeout: float = 5.0) -> Flushed:
         """Nothing is pending."""
 
     def shutdown(self, timeout: float = 5.0) -> Flushed:
@@ -282,6 +318,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """`{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say."""
 
+    def scope(self, path: str) -> dict[str, Any] | None:
+        """The figures of the scopes of one path, as in `as_dict`; None if none closed under it."""
+
+    def metric(self, path: str) -> dict[str, Any] | None:
+        """The figures of the first series of one metric, as in `as_dict`; None if there is none."""
+
     def to_json(self) -> str:
         """The same as JSON text."""
 
@@ -295,6 +337,7 @@ class MockClock:
     def advance(self, seconds: float) -> None:
         """Moves monotonic and wall-clock time ahead by so many seconds."""
 
+@disjoint_base
 class SimpleReporter:
     """Keeps the newest entries of every path in memory, and sums over all of them."""
 
@@ -360,3 +403,20 @@ class Recording:
 
     def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
         """Keeps a metric that was recorded elsewhere."""
+
+@final
+class Carried:
+    """What `carry` makes: it runs its function under the scope that was current."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]: ...
+    def __call__(self, *arguments: Any, **named: Any) -> Any: ...
+
+# What the package's own modules use.
+
+def _copy(scope: Scope) -> Scope: ...
+def _swap(value: Any) -> Any: ...
+def _stack() -> list[Any]: ...
+def _at_exit() -> None: ...
+def _after_fork_in_child() -> None: ...
+def _finalize_worker(_module: Any = None) -> None: ...

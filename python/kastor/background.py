@@ -25,7 +25,8 @@ class Background:
 
     def _begin(self):
         self._queue = deque()
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant: a finaliser or a signal handler that emits may run while this very thread holds it.
+        self._changed = threading.Condition(threading.RLock())
         self._thread = None
         self._process = os.getpid()
         self._accepted = 0
@@ -34,9 +35,11 @@ class Background:
         self._failures = 0
 
     def record_timing(self, scope, duration, /, **metadata):
+        """Queues a timing; drops it if there is no room."""
         self._put((_TIMING, scope, duration, metadata))
 
     def record_metric(self, scope, value, /, **metadata):
+        """Queues a metric; drops it if there is no room."""
         self._put((_METRIC, scope, value, metadata))
 
     def stats(self):
@@ -83,11 +86,17 @@ class Background:
             if len(self._queue) >= self.max_events:
                 self._dropped += 1
                 return
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="kastor-background", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The interpreter is ending, or there are too many threads.
+                    self._dropped += 1
+                    return
+                self._thread = thread
             self._queue.append(event)
             self._accepted += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kastor-background", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
 
     def _run(self):

@@ -62,13 +62,13 @@ class TelemetryContextProtocol(Protocol):
     def time(self, name: str, /, **metadata: Any) -> ContextManager[Any]:
         """Opens a scope: another name for calling the context."""
 
-    def metric(self, name: str, value: Any, /, **metadata: Any) -> None:
+    def metric(self, name: str, /, value: Any, **metadata: Any) -> None:
         """Records a value under the current scope's path and `name`."""
 
     def count(self, name: str, /, increment: float = 1, **metadata: Any) -> None:
         """Adds to a counter."""
 
-    def gauge(self, name: str, value: Any, /, **metadata: Any) -> None:
+    def gauge(self, name: str, /, value: float, **metadata: Any) -> None:
         """Sets a gauge."""
 
 

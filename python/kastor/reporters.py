@@ -48,7 +48,10 @@ class FunctionReporter:
 
 
 class FilteredReporter:
-    """Passes on to `reporter` the events whose full path fits `pattern` (`*` any text, `?` one character)."""
+    """Passes on to `reporter` the events whose full path fits `pattern` (`*` any text, `?` one character).
+
+    To filter what a reporter in the background gets: `Background(FilteredReporter(reporter, pattern))`.
+    """
 
     def __init__(self, reporter: object, pattern: str) -> None:
         timing = getattr(reporter, "record_timing", None)
@@ -57,10 +60,6 @@ class FilteredReporter:
             self.record_timing = _where(pattern, timing)
         if metric is not None:
             self.record_metric = _where(pattern, metric)
-        for name in ("flush", "shutdown"):
-            method = getattr(reporter, name, None)
-            if method is not None:
-                setattr(self, name, method)
 
 
 def _as_method(function: Callable[[str, Any, dict[str, Any]], object]) -> Callable[..., None]:

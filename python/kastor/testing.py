@@ -9,7 +9,8 @@
         assert recording.calls("pipeline.plan") == 1
 
 With pytest nothing has to be imported: the fixture `kastor_telemetry` has an enabled context at `kastor_telemetry.tele` and
-such a reporter at `kastor_telemetry.recording`. Times are injected by `fixed_clock`, so that durations can be compared exactly.
+such a reporter at `kastor_telemetry.recording`. With
+`enable(recording, clock=MockClock())` time stands still until the test moves it, and durations can be compared exactly.
 """
 
 from __future__ import annotations

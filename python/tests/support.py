@@ -82,8 +82,10 @@ def environment(**variables):
 
 def python(code, *arguments, timeout=60, folder=None, options=("-W", "error"), **variables):
     """Runs a program in an interpreter of its own: the finished process, with its output as text."""
+    # Not from the folder of the sources, where the package is without its native module.
+    safe_path = [] if folder else ["-P"]
     return subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(code), *arguments],
+        [sys.executable, *safe_path, *options, "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -10,7 +10,7 @@ import pytest
 from support import environment
 
 COMMANDS = {
-    "module": [sys.executable, "-W", "error", "-m", "kastor"],
+    "module": [sys.executable, "-P", "-W", "error", "-m", "kastor"],
     "command": [str(pathlib.Path(sys.executable).with_name("kastor"))],
 }
 

@@ -1,6 +1,7 @@
 """The specification's examples, verbatim and under both names; and every program under `python/examples`."""
 
 import ast
+import importlib.util
 import json
 import pathlib
 import re
@@ -80,7 +81,7 @@ def test_an_example_runs(path):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
 def test_a_notebook_runs(path):
-    """Its code cells, one after the other; the kernel of a notebook would add nothing but time."""
+    """Its code cells, one after the other, without what a kernel needs."""
     notebook = json.loads(path.read_text())
     assert notebook["nbformat"] == 4
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -99,7 +100,7 @@ for cell in json.loads(sys.stdin.read()):
         print(value)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", shown],
+        [sys.executable, "-P", "-W", "error", "-c", shown],
         input=json.dumps(cells),
         capture_output=True,
         text=True,
@@ -109,13 +110,31 @@ for cell in json.loads(sys.stdin.read()):
     assert (done.returncode, done.stderr) == (0, "") and done.stdout, done
 
 
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("nbclient", "nbformat", "ipykernel"))), reason="nbclient is not installed"
+)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_in_a_kernel(path):
+    execute = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(notebook, timeout=60).execute()
+shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+assert any("<table" in data.get("text/html", "") for data in shown), shown
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", execute, str(path)], capture_output=True, text=True, timeout=180, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("page", ["python.md", "migration.md"])
 def test_the_code_in_a_document_runs(page, tmp_path):
     """All blocks marked `python` of one page, in order, as one program; in a folder of their own."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCUMENTS / page).read_text(), re.DOTALL)
     assert blocks
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        [sys.executable, "-P", "-W", "error", "-c", "\n".join(blocks)],
         capture_output=True,
         text=True,
         timeout=60,

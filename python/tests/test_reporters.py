@@ -8,7 +8,7 @@ import pytest
 
 import kastor
 from kastor import compat
-from support import Recorder
+from support import Recorder, quiet
 
 
 class Failing:
@@ -349,6 +349,93 @@ def test_a_failing_background_reporter_is_contained(caplog):
     tele.flush(10)
     assert 1 <= failing.calls <= 100 and len(recorder.timings) == 100
     tele.shutdown(10)
+
+
+def test_a_background_reporter_survives_finalisers_and_signals_that_emit():
+    """Both may run on the thread that is just putting something into the queue."""
+    quiet(
+        """
+        import gc, itertools, signal, kastor
+        class Count:
+            def __init__(self): self.scopes = {}
+            def record_timing(self, scope, duration, **metadata):
+                self.scopes[scope] = self.scopes.get(scope, 0) + 1
+        count = Count()
+        tele = kastor.enable(kastor.Background(count, max_events=1_000_000))
+        died = itertools.count()
+        class Dies:
+            def __del__(self):
+                next(died)
+                with tele("del"): pass
+        handled = itertools.count()
+        def handler(*_):
+            next(handled)
+            with tele("signal"): pass
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        gc.set_threshold(3)
+        for _ in range(20_000):
+            cycle = [Dies()]
+            cycle.append(cycle)
+            with tele("a", cycle=cycle): pass
+            del cycle
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.collect()
+        assert tele.flush(20)
+        ends = {}
+        for path, times in count.scopes.items():
+            last = path.rsplit(".")[-1]
+            ends[last] = ends.get(last, 0) + times
+        # What was emitted while the reporter itself was served is counted as such.
+        (reporter,) = tele.stats()["reporters"]
+        assert ends["a"] == 20_000, ends
+        made = 20_000 + next(died) + next(handled)
+        assert sum(ends.values()) + reporter["dropped"].get("reentrant", 0) == made, (ends, reporter, made)
+        """,
+        timeout=120,
+    )
+
+
+def test_a_background_reporter_drops_what_finds_no_room_and_counts_it():
+    release, recorder = threading.Event(), Recorder()
+    original = recorder.record_timing
+    recorder.record_timing = lambda *args, **kwargs: (release.wait(30), original(*args, **kwargs))
+    background = kastor.Background(recorder, max_events=10)
+    tele = kastor.enable(background)
+    emit(tele, 100)
+    release.set()
+    assert tele.flush(10)
+    stats = background.stats()
+    assert stats["delivered"] == len(recorder.timings) and stats["delivered"] + stats["dropped"] == 100
+    assert 10 <= stats["delivered"] <= 11
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+def test_a_background_reporter_needs_room(bad):
+    with pytest.raises(ValueError):
+        kastor.Background(Recorder(), max_events=bad)
+
+
+def test_a_function_reporter_is_made_of_functions():
+    timings, metrics = [], []
+    tele = kastor.enable(
+        kastor.FunctionReporter(timing=lambda scope, duration, metadata: timings.append((scope, metadata["depth"]))),
+        kastor.FunctionReporter(metric=lambda scope, value, metadata: metrics.append((scope, value))),
+    )
+    with tele("a"):
+        tele.count("c", 3)
+    assert timings == [("a", 0)] and metrics == [("a.c", 3)]
+
+
+def test_a_filtered_reporter_gets_what_fits_its_pattern():
+    recorder = Recorder()
+    tele = kastor.enable(kastor.FilteredReporter(recorder, "job.*"))
+    with tele("job"):
+        with tele("[step]"):
+            tele.count("c")
+    with tele("other"):
+        pass
+    assert [event.scope for event in recorder.events] == ["job.[step].c", "job.[step]"]
 
 
 def test_shutdown_disables_for_ever_and_is_idempotent(tele, recorder):

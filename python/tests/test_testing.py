@@ -82,6 +82,17 @@ def test_it_is_a_reporter(recording):
     assert isinstance(recording, kastor.TelemetryReporter)
 
 
+def test_a_clock_that_stands_still_makes_durations_exact(recording):
+    clock = kastor.MockClock()
+    tele = kastor.enable(recording, clock=clock)
+    with tele("outer"):
+        clock.advance(1.5)
+        with tele("inner"):
+            clock.advance(0.25)
+    assert [(event.scope, event.duration) for event in recording.timings] == [("outer.inner", 0.25), ("outer", 1.75)]
+    assert tele.report().scope("outer")["self_s"] == 1.5
+
+
 def test_pytest_finds_the_fixture_by_itself(pytester):
     pytester.makepyfile(
         """

@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::completions::CompletionsArguments;
+use crate::convert::ConvertArguments;
+use crate::diff::DiffArguments;
 use crate::failure::Failure;
+use crate::report::ReportArguments;
+use crate::run::RunArguments;
+use crate::send::SendArguments;
 
 /// More worker threads are taken for a mistake.
 const MOST_WORKERS: u16 = 1024;
@@ -48,7 +54,7 @@ fn first_paragraph(text: &str) -> String {
     about = "Telemetry that costs two clock reads: see it work, and see what it costs here",
     after_help = "Examples:\n  kastor demo                      the repository you are in\n  kastor demo ~/notes --threads 4  another folder\n  kastor doctor --json             facts about this machine, for a program"
 )]
-struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -62,6 +68,18 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Show clock, limits and environment as understood, and measure what kastor costs here
     Doctor(DoctorArguments),
+    /// Show where the time of captures went: call tree, metrics, slowest scopes
+    Report(ReportArguments),
+    /// Compare two sets of captures, and say what became slower beyond noise
+    Diff(DiffArguments),
+    /// Write captures in a format of other tools
+    Convert(ConvertArguments),
+    /// Send captures, or what waits in a spool, to an OpenTelemetry collector
+    Send(SendArguments),
+    /// Run a program with telemetry on, and report where its time went
+    Run(RunArguments),
+    /// Print what a shell needs to complete arguments
+    Completions(CompletionsArguments),
 }
 
 /// The arguments of `kastor demo`.
@@ -91,6 +109,15 @@ pub(crate) struct DemoArguments {
     /// Runs with telemetry off and on, alternating, of which the cheapest are compared [default: 5 to 40, as time allows]
     #[arg(long, value_name = "N")]
     pub(crate) repeat: Option<NonZeroU32>,
+    /// Record one more run into a Perfetto trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Record one more run into a Chrome trace, for chrome://tracing and speedscope
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chrome: Option<PathBuf>,
+    /// Serve what the last run recorded at http://ADDR/metrics afterwards, until interrupted; a bare port is on loopback
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) prometheus: Option<String>,
 }
 
 impl DemoArguments {

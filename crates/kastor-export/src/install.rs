@@ -13,7 +13,7 @@ use crate::{
 /// the environment does not enable telemetry or names no place to send to.
 ///
 /// - `KASTOR_TELEMETRY=1` or `DEBUG=1` enables, `KASTOR_TELEMETRY=0` and `OTEL_SDK_DISABLED=true` forbid.
-/// - `KASTOR_CAPTURE` names a folder for captures, which is made if it is missing.
+/// - `KASTOR_CAPTURE` names a folder for [captures](crate::capture), one file for each process; it is made if it is missing.
 /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same of a signal, names a collector.
 /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are exported, `OTEL_METRIC_EXPORT_INTERVAL`
 ///   how often metrics are.

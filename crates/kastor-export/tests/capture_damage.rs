@@ -1,6 +1,6 @@
 //! Captures that were cut, damaged, or made by an enemy: what is whole is read, the rest is named, nothing panics.
 
-mod support;
+mod captured;
 
 use std::{
     fmt::Write as _,
@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use captured::{LONG, Seen, captured, recorded};
 use kastor::{MockClock, Recording, Telemetry, metric, scope};
 use kastor_export::{
     capture::{Capture, CaptureConfig, Part, Reader, check, repair},
     fuzz,
 };
 use proptest::prelude::*;
-use support::{LONG, Seen, captured, recorded};
 
 /// The same events at the same moments each time, in several blocks.
 fn write(path: &Path, zstd: Option<i32>) -> Vec<Seen> {
@@ -211,6 +211,18 @@ fn a_version_of_the_future_is_refused_by_its_number() {
         bytes[28..32].copy_from_slice(&header.to_le_bytes());
         let error = Reader::new(&bytes[..]).read().err().unwrap();
         assert!(error.is_invalid_input() && error.to_string().contains(message), "{error}");
+
+        // Nor is such a file continued.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("future.kcap");
+        fs::write(&path, &bytes).unwrap();
+        let capture = Capture::new(&path);
+        let telemetry = Telemetry::builder().reporter(capture.clone()).build();
+        drop(scope!(telemetry, "now"));
+        telemetry.flush(LONG);
+        let error = capture.last_error().unwrap();
+        assert!(error.contains("has capture format"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
 

@@ -71,8 +71,9 @@ pub use crate::{
     dispatch::{Background, OnFull, background},
     error::Error,
     event::{
-        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, Link, Metric, MetricType, Number, Outcome,
-        PointEvent, Process, ScopeAggregate, SeriesAggregate, Snapshot, ThreadIdentity, Timing,
+        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, KeptRecords, KeptScope, KeptSeries, Link,
+        Metric, MetricType, Number, Outcome, PointEvent, Process, Replay, ScopeAggregate, SeriesAggregate, Snapshot,
+        ThreadIdentity, Timing,
     },
     health::{DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,

@@ -11,21 +11,24 @@
 mod local;
 mod metric;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 pub use self::{
-    local::{Ids, Scope, draw, draw_epoch, record, record_with, tick},
+    local::{Ids, Recorded, Scope, draw, record, record_with, tick},
     metric::{Amount, Instrument, Under, add, event},
 };
 use crate::{
     buffer,
     clock::Timeline,
     context::Telemetry,
+    dispatch,
     metric::write_event,
     name,
     record::flag as record_flag,
+    reporter::Deadline,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
+    sync::{AtomicU32, Ordering::Relaxed},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::{Items, Value},
 };
@@ -49,9 +52,24 @@ pub fn path_index(path: Path) -> u32 {
     path.index()
 }
 
-/// Whether a path stands for all places below the limits.
-pub fn is_deeper(path: Path) -> bool {
-    path.is_deeper()
+/// Whether a path stands for other places too: for all below the limits, or for all that found no room.
+#[inline]
+pub fn is_shared(path: Path) -> bool {
+    static OVERFLOW: AtomicU32 = AtomicU32::new(0);
+    if OVERFLOW.load(Relaxed) == 0 {
+        OVERFLOW.store(name::path(Path::ROOT, Name::OVERFLOW).0, Relaxed);
+    }
+    path.is_deeper() || path.0 == OVERFLOW.load(Relaxed)
+}
+
+/// Number of a name, from which [`name_at`] finds it again.
+pub fn name_index(name: Name) -> u32 {
+    name.0
+}
+
+/// The name of a number that [`name_index`] gave.
+pub fn name_at(index: u32) -> Name {
+    Name(index)
 }
 
 /// An open scope, as a value: the face that opened it keeps it, and may close it on any thread.
@@ -245,6 +263,17 @@ pub fn wants(telemetry: &Telemetry, name: &str) -> bool {
 /// Whether the path is recorded, by the patterns of [`Telemetry::record_paths`], or aggregated only.
 pub fn records_path(telemetry: &Telemetry, path: Path) -> bool {
     telemetry.context().is_some_and(|context| context.records_path(path))
+}
+
+/// Before a fork: lets the library's threads that have nothing to do end. Returns whether none is left after `within`.
+/// Until [`wake`], or in the child, none starts; what is emitted meanwhile waits.
+pub fn rest(within: Duration) -> bool {
+    dispatch::rest(Deadline::after(within))
+}
+
+/// After a fork, in the parent: lets threads start again.
+pub fn wake() {
+    dispatch::wake();
 }
 
 /// Whether a name has the recommended form: what strict mode asks for.

@@ -100,6 +100,21 @@ impl Report {
         format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]}}")
     }
 
+    /// The same tables as [`Display`](fmt::Display) prints, as HTML without scripts or styles of a page: for notebooks.
+    pub fn to_html(&self) -> String {
+        let mut out = String::new();
+        if self.scopes.is_empty() && self.series.is_empty() {
+            out.push_str("<p>nothing recorded</p>");
+        }
+        if !self.scopes.is_empty() {
+            push_html_table(&mut out, SCOPE_HEAD, self.lines.iter().map(|line| self.scope_row(*line)));
+        }
+        if !self.series.is_empty() {
+            push_html_table(&mut out, SERIES_HEAD, self.series.iter().map(series_row));
+        }
+        out
+    }
+
     fn scope_row(&self, (path, scope): (Path, Option<usize>)) -> [String; 10] {
         let name = "  ".repeat(path.levels().saturating_sub(1) as usize) + &escaped(path.name().text());
         let Some(scope) = scope.and_then(|at| self.scopes.get(at)) else {
@@ -122,19 +137,20 @@ impl Report {
     }
 }
 
+const SCOPE_HEAD: [&str; 10] = ["scope", "calls", "errors", "total", "self", "min", "max", "p50", "p95", "p99"];
+const SERIES_HEAD: [&str; 10] = ["metric", "type", "calls", "sum", "last", "min", "max", "p50", "p95", "not finite"];
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.scopes.is_empty() && self.series.is_empty() {
             return f.write_str("nothing recorded\n");
         }
         if !self.scopes.is_empty() {
-            let head = ["scope", "calls", "errors", "total", "self", "min", "max", "p50", "p95", "p99"];
-            write_table(f, head, self.lines.iter().map(|line| self.scope_row(*line)))?;
+            write_table(f, SCOPE_HEAD, self.lines.iter().map(|line| self.scope_row(*line)))?;
         }
         if !self.series.is_empty() {
             f.write_str(if self.scopes.is_empty() { "" } else { "\n" })?;
-            let head = ["metric", "type", "calls", "sum", "last", "min", "max", "p50", "p95", "not finite"];
-            write_table(f, head, self.series.iter().map(series_row))?;
+            write_table(f, SERIES_HEAD, self.series.iter().map(series_row))?;
         }
         Ok(())
     }
@@ -244,6 +260,38 @@ fn write_table<const N: usize>(
         writeln!(f, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// Names to the left, figures to the right; two blanks before a name are one level.
+fn push_html_table<const N: usize>(out: &mut String, head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    out.push_str("<table><thead><tr>");
+    for (at, cell) in head.iter().enumerate() {
+        push_html_cell(out, "th", at == 0, cell);
+    }
+    out.push_str("</tr></thead><tbody>");
+    for row in rows {
+        out.push_str("<tr>");
+        for (at, cell) in row.iter().enumerate() {
+            push_html_cell(out, "td", at == 0, cell);
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</tbody></table>");
+}
+
+fn push_html_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
+    let style = if is_name { "text-align: left; white-space: pre" } else { "text-align: right" };
+    out.push_str(&format!("<{tag} style=\"{style}\">"));
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            other => out.push(other),
+        }
+    }
+    out.push_str(&format!("</{tag}>"));
 }
 
 /// Three digits and a unit.

@@ -18,7 +18,7 @@ use std::{
 
 const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
-cargo xtask test [--deep]              every test; --deep adds long histories, Miri and the sanitizers
+cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]
                                        builds bench/ and runs it with these arguments
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(&root),
         ["test"] => test::test(&root, test::Depth::Usual),
         ["test", "--deep"] => test::test(&root, test::Depth::Deep),
+        ["test", "--python"] => test::python(&root),
         ["bench", rest @ ..] => bench::bench(&root, rest),
         ["integration"] => integration::integration(&root, ""),
         ["integration", subject] => integration::integration(&root, subject),

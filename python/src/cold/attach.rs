@@ -84,7 +84,7 @@ pub(crate) fn _stack(python: Python<'_>) -> Vec<(String, u32)> {
         while !cell.is_null() {
             let origin = &*origin_of(cell);
             if origin.has_path() {
-                found.push((origin.path().name().text().to_owned(), origin.depth()));
+                found.push((origin.name().text().to_owned(), origin.depth()));
             }
             cell = stack::counting((*cell).below);
         }

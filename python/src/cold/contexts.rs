@@ -39,7 +39,7 @@ pub(crate) fn duration(seconds: f64) -> Duration {
 
 /// Brings what was emitted to every reporter, or says after `timeout` seconds what is pending.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "($self, timeout=5.0)")]
+#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
 pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
     let python = this.py();
     let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
@@ -51,9 +51,23 @@ pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> 
     Ok(flushed)
 }
 
+/// Makes what was emitted durable, delivered or not, as far as reporters can: those with a spool write it to disk.
+#[pyfunction]
+#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
+pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
+    let python = this.py();
+    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
+    let mut flushed = Flushed::of(&python.detach(|| telemetry.persist(deadline.remaining())));
+    if let Some(context) = enabled(this)? {
+        reporters::background::flush(python, context, deadline, &mut flushed)?;
+    }
+    logging::drain(python);
+    Ok(flushed)
+}
+
 /// Flushes, and disables the context for ever; what comes later is dropped and counted.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "($self, timeout=5.0)")]
+#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
 pub(crate) fn shutdown(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
     let python = this.py();
     let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
@@ -67,7 +81,7 @@ pub(crate) fn shutdown(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushe
 
 /// The accounts: what was emitted, delivered and dropped, and why; a dict.
 #[pyfunction]
-#[pyo3(name = "stats", text_signature = "($self)")]
+#[pyo3(name = "stats", text_signature = "(self)")]
 pub(crate) fn accounts<'py>(this: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     logging::drain(this.py());
     stats::stats(this.py(), enabled(this)?)
@@ -75,7 +89,7 @@ pub(crate) fn accounts<'py>(this: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyD
 
 /// The exact aggregates of everything that closed so far.
 #[pyfunction]
-#[pyo3(text_signature = "($self)")]
+#[pyo3(text_signature = "(self)")]
 pub(crate) fn report(this: &Bound<'_, PyAny>) -> PyResult<Report> {
     let telemetry = telemetry(this)?;
     Ok(Report::new(this.py().detach(|| telemetry.report())))
@@ -83,14 +97,14 @@ pub(crate) fn report(this: &Bound<'_, PyAny>) -> PyResult<Report> {
 
 /// The scopes that are open now, of any context, thread and task: where does it hang?
 #[pyfunction]
-#[pyo3(name = "open_scopes", text_signature = "($self)")]
+#[pyo3(name = "open_scopes", text_signature = "(self)")]
 pub(crate) fn all_open_scopes(this: &Bound<'_, PyAny>) -> PyResult<Vec<open_scopes::OpenScope>> {
     open_scopes::open_scopes(this.py())
 }
 
 /// Sets unit and help text of all metrics of a name.
 #[pyfunction]
-#[pyo3(signature = (this, name, unit="", help=""), text_signature = "($self, name, unit='', help='')")]
+#[pyo3(signature = (this, name, unit="", help=""), text_signature = "(self, name, unit='', help='')")]
 pub(crate) fn describe(this: &Bound<'_, PyAny>, name: &str, unit: &str, help: &str) -> PyResult<()> {
     telemetry(this)?.describe(name, unit, help);
     Ok(())
@@ -98,7 +112,7 @@ pub(crate) fn describe(this: &Bound<'_, PyAny>, name: &str, unit: &str, help: &s
 
 /// Switches the context off, or on again. Scopes that are open still close, without an event.
 #[pyfunction]
-#[pyo3(signature = (this, is_enabled), text_signature = "($self, is_enabled)")]
+#[pyo3(signature = (this, is_enabled), text_signature = "(self, is_enabled)")]
 pub(crate) fn set_enabled(this: &Bound<'_, PyAny>, is_enabled: bool) -> PyResult<()> {
     telemetry(this)?.set_enabled(is_enabled);
     Ok(())
@@ -106,7 +120,7 @@ pub(crate) fn set_enabled(this: &Bound<'_, PyAny>, is_enabled: bool) -> PyResult
 
 /// Switches scopes off or on by a pattern over their names (`*`, `?`). One that is off is in no path, depth or parent.
 #[pyfunction]
-#[pyo3(signature = (this, pattern, is_on), text_signature = "($self, pattern, is_on)")]
+#[pyo3(signature = (this, pattern, is_on), text_signature = "(self, pattern, is_on)")]
 pub(crate) fn switch_scopes(this: &Bound<'_, PyAny>, pattern: &str, is_on: bool) -> PyResult<()> {
     if let Some(context) = enabled(this)? {
         context.telemetry.switch_scopes(pattern, is_on);
@@ -117,7 +131,7 @@ pub(crate) fn switch_scopes(this: &Bound<'_, PyAny>, pattern: &str, is_on: bool)
 
 /// Chooses by a pattern over paths what reporters get; the rest is aggregated alone.
 #[pyfunction]
-#[pyo3(signature = (this, pattern, is_recorded), text_signature = "($self, pattern, is_recorded)")]
+#[pyo3(signature = (this, pattern, is_recorded), text_signature = "(self, pattern, is_recorded)")]
 pub(crate) fn record_paths(this: &Bound<'_, PyAny>, pattern: &str, is_recorded: bool) -> PyResult<()> {
     if let Some(context) = enabled(this)? {
         context.telemetry.record_paths(pattern, is_recorded);
@@ -128,7 +142,7 @@ pub(crate) fn record_paths(this: &Bound<'_, PyAny>, pattern: &str, is_recorded: 
 
 /// The reporters that the context was made with: native ones first.
 #[pyfunction]
-#[pyo3(name = "reporters", text_signature = "($self)")]
+#[pyo3(name = "reporters", text_signature = "(self)")]
 pub(crate) fn all_reporters<'py>(this: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let Some(context) = enabled(this)? else { return Ok(Vec::new()) };
     let native = context.native.iter().map(|reporter| reporter.as_ptr());
@@ -139,7 +153,7 @@ pub(crate) fn all_reporters<'py>(this: &Bound<'py, PyAny>) -> PyResult<Vec<Bound
 
 /// Sets attributes of the current scope of this context; the last value of a key counts.
 #[pyfunction]
-#[pyo3(signature = (this, **attributes), text_signature = "($self, **attributes)")]
+#[pyo3(signature = (this, **attributes), text_signature = "(self, **attributes)")]
 pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::set(&scope, attributes),
@@ -149,7 +163,7 @@ pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>
 
 /// Adds a point event to the current scope of this context.
 #[pyfunction]
-#[pyo3(signature = (this, name, /, **attributes), text_signature = "($self, name, /, **attributes)")]
+#[pyo3(signature = (this, name, /, **attributes), text_signature = "(self, name, /, **attributes)")]
 pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::event(&scope, name, attributes),
@@ -159,7 +173,7 @@ pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bou
 
 /// Adds a link to another scope, by its traceparent, to the current scope of this context.
 #[pyfunction]
-#[pyo3(signature = (this, traceparent), text_signature = "($self, traceparent)")]
+#[pyo3(signature = (this, traceparent), text_signature = "(self, traceparent)")]
 pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::link(&scope, traceparent),
@@ -169,7 +183,7 @@ pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> P
 
 /// Marks the current scope of this context as failed: by an exception, its class, or a text.
 #[pyfunction]
-#[pyo3(signature = (this, error), text_signature = "($self, error)")]
+#[pyo3(signature = (this, error), text_signature = "(self, error)")]
 pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::fail(&scope, error),
@@ -179,7 +193,7 @@ pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResul
 
 /// Lets the current scope of this context close without an event.
 #[pyfunction]
-#[pyo3(text_signature = "($self)")]
+#[pyo3(text_signature = "(self)")]
 pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::discard(&scope),
@@ -189,7 +203,7 @@ pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Makes a remote scope the parent of what is opened inside a `with` block.
 #[pyfunction]
-#[pyo3(name = "attach", text_signature = "($self, traceparent)")]
+#[pyo3(name = "attach", text_signature = "(self, traceparent)")]
 pub(crate) fn attach_remote<'py>(
     this: &Bound<'py, PyAny>,
     traceparent: &Bound<'py, PyAny>,
@@ -200,7 +214,7 @@ pub(crate) fn attach_remote<'py>(
 
 /// Wraps a function so that it runs under the scope that is current now, on whatever thread.
 #[pyfunction]
-#[pyo3(name = "carry", text_signature = "($self, function)")]
+#[pyo3(name = "carry", text_signature = "(self, function)")]
 pub(crate) fn carry_function<'py>(
     this: &Bound<'py, PyAny>,
     function: Bound<'py, PyAny>,
@@ -235,6 +249,7 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let python = module.py();
     let on_both = [
         wrap_pyfunction!(flush, module)?,
+        wrap_pyfunction!(persist, module)?,
         wrap_pyfunction!(shutdown, module)?,
         wrap_pyfunction!(accounts, module)?,
         wrap_pyfunction!(report, module)?,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use kastor::{Deadline, Telemetry};
+use kastor::{Deadline, Telemetry, raw};
 use pyo3::{
     ffi,
     prelude::*,
@@ -20,6 +20,8 @@ use pyo3::{
 use super::{contexts::enabled, flushed::Flushed, logging};
 use crate::{hot::context, reporters};
 
+/// What idle threads may take to end before a fork.
+const FORK_BUDGET: Duration = Duration::from_millis(50);
 /// What all contexts together may take at the end.
 const EXIT_BUDGET: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,8 @@ pub(crate) fn register(python: Python<'_>) -> PyResult<()> {
     let os = python.import("os")?;
     if os.hasattr("register_at_fork")? {
         let hooks = PyDict::new(python);
+        hooks.set_item("before", module.getattr("_before_fork")?)?;
+        hooks.set_item("after_in_parent", module.getattr("_after_fork_in_parent")?)?;
         hooks.set_item("after_in_child", module.getattr("_after_fork_in_child")?)?;
         os.call_method("register_at_fork", (), Some(&hooks))?;
     }
@@ -62,6 +66,19 @@ pub(crate) fn _at_exit(python: Python<'_>) -> PyResult<()> {
     }
     logging::drain(python);
     Ok(())
+}
+
+/// Idle threads of ours end: the interpreter warns of forks where there are others than the forking one. The attached
+/// thread keeps the others from emitting meanwhile.
+#[pyfunction]
+pub(crate) fn _before_fork() {
+    raw::rest(FORK_BUDGET);
+}
+
+/// Threads start again.
+#[pyfunction]
+pub(crate) fn _after_fork_in_parent() {
+    raw::wake();
 }
 
 /// Nothing is logged here and nobody waited for: other threads' locks may be held for ever.
@@ -113,6 +130,8 @@ fn loaded<'py>(python: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, Py
 /// Adds the functions to the module.
 pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_at_exit, module)?)?;
+    module.add_function(wrap_pyfunction!(_before_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(_after_fork_in_parent, module)?)?;
     module.add_function(wrap_pyfunction!(_after_fork_in_child, module)?)?;
     module.add_function(wrap_pyfunction!(_finalize_worker, module)?)
 }

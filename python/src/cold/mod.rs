@@ -1,6 +1,7 @@
 //! What runs rarely: by PyO3.
 
 pub(crate) mod attach;
+mod cli;
 pub(crate) mod clock;
 pub(crate) mod contexts;
 pub(crate) mod factory;
@@ -20,6 +21,7 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     logging::set_up();
     probe::set_up(module)?;
     attach::set_up(module)?;
+    cli::set_up(module)?;
     contexts::set_up(module)?;
     factory::set_up(module)?;
     lifecycle::set_up(module)?;

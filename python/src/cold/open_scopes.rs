@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use kastor::raw;
-use pyo3::{prelude::*, types::PyList};
+use pyo3::{intern, prelude::*, types::PyList};
 
 use crate::hot::{
     cell::{self, Cell, flag},
@@ -39,7 +39,8 @@ impl OpenScope {
 
 /// All of them, those that have been open longest first.
 pub(crate) fn open_scopes(python: Python<'_>) -> PyResult<Vec<OpenScope>> {
-    let objects = python.import("gc")?.call_method0("get_objects")?.cast_into::<PyList>()?;
+    let objects =
+        python.import(intern!(python, "gc"))?.call_method0(intern!(python, "get_objects"))?.cast_into::<PyList>()?;
     let threads = thread_names(python).unwrap_or_default();
     let class = cell::TYPE.load(std::sync::atomic::Ordering::Relaxed);
     let mut found = Vec::new();
@@ -70,10 +71,10 @@ pub(crate) fn open_scopes(python: Python<'_>) -> PyResult<Vec<OpenScope>> {
 
 fn thread_names(python: Python<'_>) -> PyResult<HashMap<u64, String>> {
     let mut names = HashMap::new();
-    for thread in python.import("threading")?.call_method0("enumerate")?.try_iter()? {
+    for thread in python.import(intern!(python, "threading"))?.call_method0(intern!(python, "enumerate"))?.try_iter()? {
         let thread = thread?;
-        if let Ok(id) = thread.getattr("native_id")?.extract() {
-            names.insert(id, thread.getattr("name")?.extract()?);
+        if let Ok(id) = thread.getattr(intern!(python, "native_id"))?.extract() {
+            names.insert(id, thread.getattr(intern!(python, "name"))?.extract()?);
         }
     }
     Ok(names)

@@ -27,6 +27,16 @@ impl Report {
         python.import("json")?.call_method1("loads", (self.report.to_json(),))
     }
 
+    /// The figures of the scopes of one path, as in `as_dict`; None if none closed under it.
+    fn scope<'py>(&self, python: Python<'py>, path: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        entry(&self.as_dict(python)?, "scopes", path)
+    }
+
+    /// The figures of the first series of one metric, as in `as_dict`; None if there is none.
+    fn metric<'py>(&self, python: Python<'py>, path: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        entry(&self.as_dict(python)?, "metrics", path)
+    }
+
     /// The same as JSON text.
     fn to_json(&self) -> String {
         self.report.to_json()
@@ -41,15 +51,17 @@ impl Report {
     }
 
     fn _repr_html_(&self) -> String {
-        let mut escaped = String::new();
-        for character in self.report.to_string().chars() {
-            match character {
-                '&' => escaped.push_str("&amp;"),
-                '<' => escaped.push_str("&lt;"),
-                '>' => escaped.push_str("&gt;"),
-                other => escaped.push(other),
-            }
-        }
-        format!("<pre style=\"line-height: 1.3\">{escaped}</pre>")
+        self.report.to_html()
     }
+}
+
+/// The first entry of a list in `all` whose path is this.
+fn entry<'py>(all: &Bound<'py, PyAny>, list: &str, path: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    for entry in all.get_item(list)?.try_iter()? {
+        let entry = entry?;
+        if entry.get_item("path")?.extract::<String>()? == path {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }

@@ -4,7 +4,8 @@
 //!  0 reference count, type    the object's head; 16 bytes of the cyclic collector stand before it
 //! 16 call                     the vectorcall function
 //! 24 below                    the cell below; never changes while the scope is open
-//! 32 token                    makes leaving cheaper; in a scope that was entered again: the scope it stands for
+//! 32 token                    makes leaving cheaper; in a scope that was entered again: the scope it stands for;
+//!                             where the path is not interned whole, odd: twice the name's number and one
 //! 40 extra                    keyword arguments, or more of them, or the scope that a stand-in stands for
 //! 48 start                    ticks
 //! 56 name, then path          while fresh; from opening on
@@ -28,13 +29,14 @@ use std::{
 
 use kastor::{
     Carrier,
-    raw::{Ids, Name, Path},
+    raw::{self, Ids, Name, Path},
 };
 use pyo3::ffi::{self, PyObject};
 
 use super::{
+    arguments::{Arguments, ArgumentsPtr, free_arguments, values_of},
     context::{Context, owner},
-    object::{Owned, clear, items, new_ref},
+    object::{Owned, clear},
 };
 
 #[repr(C)]
@@ -89,13 +91,6 @@ pub(crate) mod flag {
     pub(crate) const BITS: u32 = 8;
 }
 
-/// Keyword arguments as they were given: the call site's tuple of names, and the values.
-#[repr(C)]
-pub(crate) struct Arguments {
-    pub(crate) keys: *mut PyObject,
-    values: [*mut PyObject; 0],
-}
-
 /// What few scopes have.
 #[derive(Default)]
 pub(crate) struct Extra {
@@ -110,16 +105,6 @@ pub(crate) struct Extra {
     /// The error type, if the program said that it failed.
     pub(crate) error: Option<String>,
     pub(crate) is_discarded: bool,
-}
-
-/// A pointer to arguments that is freed with its owner.
-pub(crate) struct ArgumentsPtr(pub(crate) *mut Arguments);
-
-impl Drop for ArgumentsPtr {
-    fn drop(&mut self) {
-        // SAFETY: this owns them.
-        unsafe { free_arguments(self.0) };
-    }
 }
 
 /// The ids of a scope whose trace was begun elsewhere.
@@ -202,6 +187,35 @@ impl Cell {
         unsafe { self.named.path }
     }
 
+    /// The token, or the scope that this one stands for; null if there is none.
+    #[inline(always)]
+    pub(crate) fn token(&self) -> *mut PyObject {
+        if self.token as usize & 1 == 0 { self.token } else { ptr::null_mut() }
+    }
+
+    /// Gives the token back, if there is one.
+    ///
+    /// # Safety
+    /// The thread is attached.
+    #[inline(always)]
+    pub(crate) unsafe fn clear_token(&mut self) {
+        if self.token as usize & 1 == 0 {
+            // SAFETY: null, or owned by this cell.
+            unsafe { clear(&mut self.token) };
+        }
+    }
+
+    /// Keeps the name in the token's place, for the texts of paths that are not interned whole.
+    pub(crate) fn keep_name(&mut self, name: Name) {
+        self.token = ((raw::name_index(name) as usize) << 1 | 1) as *mut PyObject;
+    }
+
+    /// The last name, as it is interned.
+    pub(crate) fn name(&self) -> Name {
+        let token = self.token as usize;
+        if token & 1 == 0 { self.path().name() } else { raw::name_at((token >> 1) as u32) }
+    }
+
     /// Whether it has a path: an anchor may have none.
     #[inline(always)]
     pub(crate) fn has_path(&self) -> bool {
@@ -246,63 +260,6 @@ impl Cell {
 pub(crate) unsafe fn origin_of(cell: *mut Cell) -> *mut Cell {
     // SAFETY: as the caller says; a stand-in keeps its origin.
     unsafe { if (*cell).has(flag::STAND_IN) { (*cell).extra.cast() } else { cell } }
-}
-
-/// The arguments of a call; null, with an error set, without memory.
-///
-/// # Safety
-/// `keys` is a tuple as long as `values`; all are alive.
-#[inline]
-pub(crate) unsafe fn new_arguments(keys: *mut PyObject, values: &[*mut PyObject]) -> *mut Arguments {
-    // SAFETY: the memory has room for the head and all values, which are written before anyone reads them.
-    unsafe {
-        let bytes = size_of::<Arguments>() + size_of_val(values);
-        let arguments = ffi::PyMem_Malloc(bytes).cast::<Arguments>();
-        if arguments.is_null() {
-            ffi::PyErr_NoMemory();
-            return arguments;
-        }
-        (*arguments).keys = new_ref(keys);
-        let place = (&raw mut (*arguments).values).cast::<*mut PyObject>();
-        for (at, value) in values.iter().enumerate() {
-            place.add(at).write(new_ref(*value));
-        }
-        arguments
-    }
-}
-
-/// Names and values of arguments.
-///
-/// # Safety
-/// `arguments` is null or alive as long as the answer is used.
-#[inline]
-pub(crate) unsafe fn values_of<'a>(arguments: *mut Arguments) -> (*mut PyObject, &'a [*mut PyObject]) {
-    if arguments.is_null() {
-        return (ptr::null_mut(), &[]);
-    }
-    // SAFETY: there are as many values as names.
-    unsafe {
-        let keys = (*arguments).keys;
-        let values = (&raw const (*arguments).values).cast::<*mut PyObject>();
-        (keys, std::slice::from_raw_parts(values, items(keys).len()))
-    }
-}
-
-/// # Safety
-/// Nobody uses them any more.
-unsafe fn free_arguments(arguments: *mut Arguments) {
-    if arguments.is_null() {
-        return;
-    }
-    // SAFETY: as the caller says; each reference was taken in `new_arguments`.
-    unsafe {
-        let (keys, values) = values_of(arguments);
-        for value in values.iter().rev() {
-            ffi::Py_DECREF(*value);
-        }
-        ffi::Py_DECREF(keys);
-        ffi::PyMem_Free(arguments.cast());
-    }
 }
 
 /// Drops what a scope carries besides its place in the stack. Values may run code of the program.
@@ -504,7 +461,7 @@ unsafe fn keep(cell: *mut Cell) -> bool {
 unsafe fn clear_cell(cell: *mut Cell) {
     // SAFETY: the cell owns these references.
     unsafe {
-        clear(&mut (*cell).token);
+        (*cell).clear_token();
         clear(&mut (*cell).below);
         if (*cell).has(flag::STAND_IN) {
             let mut origin = std::mem::replace(&mut (*cell).extra, ptr::null_mut()).cast::<Cell>();
@@ -548,7 +505,7 @@ pub(crate) unsafe extern "C" fn traverse(
         let mut result = seen(ffi::Py_TYPE(object).cast());
         result = if result == 0 { seen(owner((*cell).owner).cast()) } else { result };
         result = if result == 0 { seen((*cell).below.cast()) } else { result };
-        result = if result == 0 { seen((*cell).token) } else { result };
+        result = if result == 0 { seen((*cell).token()) } else { result };
         if (*cell).has(flag::STAND_IN) {
             return if result == 0 { seen((*cell).extra.cast()) } else { result };
         }

@@ -1,6 +1,7 @@
 //! The enabled context: `tele("name", key=value)` makes a scope, and the metrics are methods.
 
 use std::{
+    cell::UnsafeCell,
     mem::ManuallyDrop,
     ptr,
     sync::{
@@ -9,11 +10,12 @@ use std::{
     },
 };
 
-use kastor::Telemetry;
+use kastor::{Telemetry, Timeline, raw};
 use pyo3::ffi::{self, PyObject};
 
 use super::{
-    cell::{self, Cell, Extra, Named, Parts, flag, new_arguments},
+    arguments::{Arguments, ArgumentsPtr, new_arguments},
+    cell::{self, Cell, Extra, Named, Parts, flag},
     deliver::PythonReporter,
     names,
     object::{Owned, call_arguments, items, new_ref, utf8},
@@ -34,11 +36,41 @@ pub(crate) struct Context {
     pub(crate) is_strict: bool,
     /// Values that are not copied are kept as their `repr`.
     pub(crate) captures_repr: bool,
+    /// The line from ticks to time as it was last asked for, and the tick up to which it is fresh enough.
+    line: UnsafeCell<(Option<Timeline>, u64)>,
+    /// When the context was made, in monotonic nanoseconds of its first line.
+    made_ns: u64,
     /// There are patterns over names, or over paths.
     pub(crate) has_name_rules: AtomicBool,
     pub(crate) has_path_rules: AtomicBool,
     /// Its place among all contexts; what scopes remember.
     pub(crate) number: u16,
+}
+
+impl Context {
+    /// The line from ticks to time, fresh enough for this one.
+    #[inline]
+    pub(crate) fn timeline(&self, tick: u64) -> Option<Timeline> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: the GIL is held by everyone who comes by here, and nothing below runs code of the program.
+        unsafe {
+            if let (Some(line), until) = *self.line.get() {
+                if tick <= until {
+                    return Some(line);
+                }
+            }
+            let line = raw::timeline(&self.telemetry, tick)?;
+            // The slope rests on what has passed since the context was made: at first it is asked for each time.
+            let anchor = line.anchor();
+            let until = anchor.ticks.saturating_add((FRESH_NS / line.ns_per_tick()) as u64);
+            if anchor.monotonic_ns.saturating_sub(self.made_ns) >= SHORT_BASELINE_NS {
+                *self.line.get() = (Some(line), until);
+            }
+            Some(line)
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        raw::timeline(&self.telemetry, tick)
+    }
 }
 
 /// What a context is made of.
@@ -49,6 +81,11 @@ pub(crate) struct Settings {
     pub(crate) is_strict: bool,
     pub(crate) captures_repr: bool,
 }
+
+/// How long a line is fresh enough, as in the core.
+const FRESH_NS: f64 = 1e9;
+/// Below this distance from its making a context's line is not kept.
+const SHORT_BASELINE_NS: u64 = 200_000_000;
 
 /// The type; set when the module is made.
 pub(crate) static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -101,6 +138,10 @@ pub(crate) unsafe fn new(settings: Settings) -> *mut PyObject {
         (&raw mut (*context).native).write(ManuallyDrop::new(settings.native));
         (&raw mut (*context).is_strict).write(settings.is_strict);
         (&raw mut (*context).captures_repr).write(settings.captures_repr);
+        let now = raw::tick(&(*context).telemetry);
+        let line = raw::timeline(&(*context).telemetry, now);
+        (&raw mut (*context).line).write(UnsafeCell::new((None, 0)));
+        (&raw mut (*context).made_ns).write(line.map_or(0, |line| line.monotonic_ns(now)));
         (&raw mut (*context).has_name_rules).write(AtomicBool::new(false));
         (&raw mut (*context).has_path_rules).write(AtomicBool::new(false));
         (&raw mut (*context).number).write(number);
@@ -223,17 +264,13 @@ unsafe fn scope(
 }
 
 /// A fresh scope of a name that is looked up now and judged on entry. `arguments` is taken over.
-pub(crate) unsafe fn fresh(
-    context: *mut Context,
-    name: *mut PyObject,
-    arguments: *mut cell::Arguments,
-) -> *mut PyObject {
+pub(crate) unsafe fn fresh(context: *mut Context, name: *mut PyObject, arguments: *mut Arguments) -> *mut PyObject {
     // SAFETY: the context and the name are alive.
     unsafe {
         let known = names::find(name).filter(|known| known.is_recommended || !(*context).is_strict);
         let cell = cell::allocate();
         if cell.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return ptr::null_mut();
         }
         let mut parts = Parts {
@@ -249,7 +286,7 @@ pub(crate) unsafe fn fresh(
             Some(known) if !known.is_cut => cell::fill(cell, parts),
             _ => {
                 // The name itself is kept: to say on entry what is wrong with it, or for the path's text.
-                let arguments = (!arguments.is_null()).then(|| Box::new(cell::ArgumentsPtr(arguments)));
+                let arguments = (!arguments.is_null()).then(|| Box::new(ArgumentsPtr(arguments)));
                 let rich = Extra { arguments, name: Owned::share(name), ..Extra::default() };
                 parts.extra = Box::into_raw(Box::new(rich)).cast();
                 parts.flags = flag::FRESH | flag::RICH | if known.is_some() { flag::CUT } else { 0 };

@@ -6,6 +6,7 @@
 
 use std::{
     cell::Cell as Place,
+    mem::MaybeUninit,
     ptr,
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -21,7 +22,8 @@ use pyo3::{
 };
 
 use super::{
-    cell::{Cell, Extra, values_of},
+    arguments::values_of,
+    cell::{Cell, Extra},
     context::Context,
     keys::{self, ERROR_TYPE, Keys, Kind},
     object::{Owned, clear, lossy_text, new_ref, new_text},
@@ -92,6 +94,14 @@ impl PythonReporter {
         self.dropped.iter().for_each(|count| count.store(0, Relaxed));
     }
 
+    #[inline(always)]
+    fn count_delivered(&self) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        self.delivered.store(self.delivered.load(Relaxed) + 1, Relaxed);
+        #[cfg(Py_GIL_DISABLED)]
+        self.delivered.fetch_add(1, Relaxed);
+    }
+
     fn count_drop(&self, reason: DropReason) {
         if let Some(at) = REASONS.iter().position(|known| *known == reason) {
             if let Some(count) = self.dropped.get(at) {
@@ -152,25 +162,44 @@ impl KeptError {
 
 /// Values on their way to a call: in place up to a usual number.
 struct Values {
-    few: [*mut PyObject; 24],
+    few: [MaybeUninit<*mut PyObject>; Values::FEW],
     many: Vec<*mut PyObject>,
     len: usize,
 }
 
 impl Values {
+    const FEW: usize = 24;
     /// Room for the interpreter's use, and for the reporter.
     const HEAD: usize = 2;
+    /// Room for the two positional arguments besides.
+    const FIRST: usize = Self::HEAD + 2;
 
-    fn new(len: usize) -> Self {
-        let many = if len > 24 { vec![ptr::null_mut(); len] } else { Vec::new() };
-        Self { few: [ptr::null_mut(); 24], many, len }
+    const fn none() -> Self {
+        Self { few: [MaybeUninit::uninit(); Self::FEW], many: Vec::new(), len: 0 }
     }
 
+    /// Makes so many places, all of them empty.
+    #[inline(always)]
+    fn begin(&mut self, len: usize) {
+        if len > Self::FEW {
+            self.many.resize(len, ptr::null_mut());
+        } else {
+            self.few.iter_mut().take(len).for_each(|place| *place = MaybeUninit::new(ptr::null_mut()));
+        }
+        self.len = len;
+    }
+
+    #[inline(always)]
     fn all(&mut self) -> &mut [*mut PyObject] {
-        if self.many.is_empty() { self.few.get_mut(..self.len).unwrap_or(&mut []) } else { &mut self.many }
+        if self.len > Self::FEW {
+            return &mut self.many;
+        }
+        // SAFETY: `begin` has written that many places.
+        unsafe { std::slice::from_raw_parts_mut(self.few.as_mut_ptr().cast(), self.len) }
     }
 
     /// Puts an owned reference into a place.
+    #[inline(always)]
     unsafe fn put(&mut self, at: usize, object: *mut PyObject) {
         if let Some(place) = self.all().get_mut(at) {
             let mut old = std::mem::replace(place, object);
@@ -199,10 +228,10 @@ pub(crate) unsafe fn timing(context: &Context, cell: *mut Cell, end: u64, error:
         if !begin(context, |reporter| reporter.takes_timings, (*cell).path()) {
             return true;
         }
-        let Some(line) = raw::timeline(&context.telemetry, end) else { return true };
+        let Some(line) = context.timeline(end) else { return true };
         let start = (*cell).start;
         let duration_ns = line.duration_ns(end.saturating_sub(start));
-        let seconds = |ns: u64| ffi::PyFloat_FromDouble(Duration::from_nanos(ns).as_secs_f64());
+        let seconds = |ns: u64| ffi::PyFloat_FromDouble(ns as f64 / 1e9);
         let depth = std::ffi::c_long::from((*cell).depth() as i32);
         let (monotonic_ns, unix_ns) = (line.monotonic_ns(start), line.unix_ns(start));
         let built_in = [
@@ -285,7 +314,8 @@ fn begin(context: &Context, takes: impl Fn(&PythonReporter) -> bool, path: raw::
     } else if context.has_path_rules.load(Relaxed) && !raw::records_path(&context.telemetry, path) {
         DropReason::Sampled
     } else {
-        return true;
+        // A text as long as the path is made for those that take the event, and for nobody else.
+        return context.reporters.iter().any(takes);
     };
     let reporters = context.reporters.iter().filter(|reporter| takes(reporter));
     reporters.for_each(|reporter| reporter.count_drop(reason));
@@ -309,13 +339,14 @@ unsafe fn serve(context: &Context, event: Event<'_>, takes: impl Fn(&PythonRepor
         let (keys, given) = event.arguments;
         let merged = keys::find(keys, event.kind);
         let late = event.rich.map_or(&[][..], |rich| &rich.late);
-        let (names, mut values) = match merged {
+        let mut values = Values::none();
+        let names = match &merged {
             Some(merged) if late.is_empty() && event.error.is_none() => {
-                let names = merged.merged.clone();
-                (Some(names), in_place(&event, &merged, given))
+                in_place(&event, merged, given, &mut values);
+                Some(merged.merged.clone())
             }
-            Some(merged) => put_together(&event, &merged, given, late),
-            None => (None, Values::new(0)),
+            Some(merged) => put_together(&event, merged, given, late, &mut values),
+            None => None,
         };
         // Without memory for the event there is none.
         let Some(names) = names.filter(|_| values.all().iter().skip(Values::HEAD).all(|value| !value.is_null())) else {
@@ -342,7 +373,7 @@ unsafe fn serve(context: &Context, event: Event<'_>, takes: impl Fn(&PythonRepor
                 }
             } else {
                 clear(&mut answer);
-                reporter.delivered.fetch_add(1, Relaxed);
+                reporter.count_delivered();
                 if reporter.in_a_row.load(Relaxed) != 0 {
                     reporter.recover();
                 }
@@ -362,27 +393,17 @@ unsafe fn serve(context: &Context, event: Event<'_>, takes: impl Fn(&PythonRepor
 }
 
 /// The usual case: the built-in values, then those of the call, each in the place that its key has.
-unsafe fn in_place(event: &Event<'_>, merged: &Keys, given: &[*mut PyObject]) -> Values {
+#[inline(always)]
+unsafe fn in_place(event: &Event<'_>, merged: &Keys, given: &[*mut PyObject], values: &mut Values) {
     // SAFETY: as for `serve`.
     unsafe {
-        let head = Values::HEAD + 2;
-        let total = super::object::items(merged.merged.as_ptr()).len();
-        let mut values = Values::new(head + total);
-        put_head(event, &mut values);
-        for (place, object) in merged.places.iter().zip(given) {
-            values.put(head + place, new_ref(*object));
+        values.begin(Values::FIRST + super::object::items(merged.merged.as_ptr()).len());
+        let own = [event.first.0, event.first.1].into_iter().chain(event.built_in.iter().copied());
+        for (place, object) in values.all().iter_mut().skip(Values::HEAD).zip(own) {
+            *place = object;
         }
-        values
-    }
-}
-
-unsafe fn put_head(event: &Event<'_>, values: &mut Values) {
-    // SAFETY: as for `serve`.
-    unsafe {
-        values.put(Values::HEAD, event.first.0);
-        values.put(Values::HEAD + 1, event.first.1);
-        for (at, object) in event.built_in.iter().enumerate() {
-            values.put(Values::HEAD + 2 + at, *object);
+        for (place, object) in merged.places.iter().zip(given) {
+            values.put(Values::FIRST + place, new_ref(*object));
         }
     }
 }
@@ -394,7 +415,8 @@ unsafe fn put_together(
     merged: &Keys,
     given: &[*mut PyObject],
     late: &[(Owned, Owned)],
-) -> (Option<Owned>, Values) {
+    values: &mut Values,
+) -> Option<Owned> {
     // SAFETY: as for `serve`.
     unsafe {
         let built_in = event.kind.built_in();
@@ -426,15 +448,15 @@ unsafe fn put_together(
                 set(key, value.clone());
             }
         }
-        let mut values = Values::new(Values::HEAD + 2 + all.len());
+        values.begin(Values::FIRST + all.len());
         values.put(Values::HEAD, event.first.0);
         values.put(Values::HEAD + 1, event.first.1);
         let mut names = Vec::with_capacity(all.len());
         for (at, (key, _, value)) in all.into_iter().enumerate() {
-            values.put(Values::HEAD + 2 + at, value.into_ptr());
+            values.put(Values::FIRST + at, value.into_ptr());
             names.push(key);
         }
-        (keys::tuple(names), values)
+        keys::tuple(names)
     }
 }
 

@@ -4,8 +4,6 @@
 //! Python reporters are called with) is worked out once, and found again by the tuple's address. A call with `**mapping`
 //! makes a new tuple each time; those are found by content.
 
-use std::sync::Arc;
-
 use kastor::raw::{self, Name};
 use pyo3::ffi::{self, PyObject};
 
@@ -81,8 +79,7 @@ impl Keys {
                 while given.contains(&other) {
                     other.push('_');
                 }
-                // SAFETY: a new reference.
-                (unsafe { Owned::take(new_text(&other))? }, other)
+                (interned(&other)?, other)
             } else {
                 // SAFETY: an item of the tuple.
                 (unsafe { Owned::share(*items(keys).get(at)?)? }, text.clone())
@@ -90,8 +87,7 @@ impl Keys {
         }
         let mut all = Vec::new();
         for key in kind.built_in() {
-            // SAFETY: a new reference.
-            all.push((unsafe { Owned::take(new_text(key))? }, (*key).to_owned()));
+            all.push((interned(key)?, (*key).to_owned()));
         }
         let mut places = Vec::with_capacity(texts.len());
         for (object, text) in &texts {
@@ -112,6 +108,25 @@ impl Keys {
         })
     }
 }
+
+/// A key as the interpreter itself would have it: functions find their parameters by address first.
+pub(crate) fn interned(text: &str) -> Option<Owned> {
+    let mut object = new_text(text);
+    // SAFETY: a new `str`, or null; interning replaces it by one that is equal.
+    unsafe {
+        if !object.is_null() {
+            ffi::PyUnicode_InternInPlace(&raw mut object);
+        }
+        Owned::take(object)
+    }
+}
+
+/// What follows from keyword names is shared by their call sites.
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) type Shared<T> = std::rc::Rc<T>;
+/// What follows from keyword names is shared by their call sites.
+#[cfg(Py_GIL_DISABLED)]
+pub(crate) type Shared<T> = std::sync::Arc<T>;
 
 /// A new tuple of these.
 pub(crate) fn tuple(all: Vec<Owned>) -> Option<Owned> {
@@ -134,24 +149,24 @@ pub(crate) fn tuple(all: Vec<Owned>) -> Option<Owned> {
 /// # Safety
 /// `keys` is null or a tuple of `str`s; the thread is attached.
 #[inline]
-pub(crate) unsafe fn find(keys: *mut PyObject, kind: Kind) -> Option<Arc<Keys>> {
+pub(crate) unsafe fn find(keys: *mut PyObject, kind: Kind) -> Option<Shared<Keys>> {
     // SAFETY: as the caller says.
     unsafe {
         #[cfg(not(Py_GIL_DISABLED))]
         return table::find(keys, kind);
         #[cfg(Py_GIL_DISABLED)]
-        Keys::new(keys, kind).map(Arc::new)
+        Keys::new(keys, kind).map(Shared::new)
     }
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod table {
-    use std::{cell::UnsafeCell, collections::HashMap, sync::Arc};
+    use std::{cell::UnsafeCell, collections::HashMap};
 
     use kastor::raw::Name;
     use pyo3::ffi::PyObject;
 
-    use super::{Keys, Kind};
+    use super::{Keys, Kind, Shared};
     use crate::hot::{
         names,
         object::{Owned, items},
@@ -166,31 +181,31 @@ mod table {
     struct Slot {
         /// Holds the address; none is the empty tuple's.
         tuple: Option<Owned>,
-        keys: Arc<Keys>,
+        keys: Shared<Keys>,
     }
 
     struct Table {
         slots: Vec<Option<Slot>>,
-        known: HashMap<(u8, Vec<Name>), Arc<Keys>>,
+        known: HashMap<(u8, Vec<Name>), Shared<Keys>>,
     }
 
-    struct Shared(UnsafeCell<Option<Table>>);
+    struct TableCell(UnsafeCell<Option<Table>>);
 
     // SAFETY: touched with the GIL held alone.
-    unsafe impl Sync for Shared {}
+    unsafe impl Sync for TableCell {}
 
-    static TABLE: Shared = Shared(UnsafeCell::new(None));
+    static TABLE: TableCell = TableCell(UnsafeCell::new(None));
 
     /// # Safety
     /// `keys` is null or a tuple of `str`s, and the GIL is held.
     #[inline]
-    pub(super) unsafe fn find(keys: *mut PyObject, kind: Kind) -> Option<Arc<Keys>> {
+    pub(super) unsafe fn find(keys: *mut PyObject, kind: Kind) -> Option<Shared<Keys>> {
         // SAFETY: the GIL is held, and no reference into the table outlives this block; nothing in it runs Python code.
         let found = unsafe {
             (&*TABLE.0.get()).as_ref().and_then(|table| {
                 let slot = table.slots.get(place(keys, kind))?.as_ref()?;
                 let address = slot.tuple.as_ref().map_or(std::ptr::null_mut(), Owned::as_ptr);
-                (address == keys && slot.keys.kind == kind).then(|| Arc::clone(&slot.keys))
+                (address == keys && slot.keys.kind == kind).then(|| Shared::clone(&slot.keys))
             })
         };
         // SAFETY: as above.
@@ -199,7 +214,7 @@ mod table {
 
     #[cold]
     #[inline(never)]
-    unsafe fn add(keys: *mut PyObject, kind: Kind) -> Option<Arc<Keys>> {
+    unsafe fn add(keys: *mut PyObject, kind: Kind) -> Option<Shared<Keys>> {
         // SAFETY: a tuple of `str`s; the GIL is held. Making keys and dropping slots may run the allocator and the
         // destructors of `str`s and tuples of them alone, and no reference into the table is held meanwhile.
         unsafe {
@@ -214,7 +229,7 @@ mod table {
                 .and_then(|content| (&*TABLE.0.get()).as_ref().and_then(|table| table.known.get(content).cloned()));
             let made = match known {
                 Some(known) => known,
-                None => Arc::new(Keys::new(keys, kind)?),
+                None => Shared::new(Keys::new(keys, kind)?),
             };
             let tuple = Owned::share(keys);
             let table =
@@ -224,10 +239,10 @@ mod table {
                 _ => None,
             };
             if let Some(content) = content {
-                table.known.insert(content, Arc::clone(&made));
+                table.known.insert(content, Shared::clone(&made));
             }
             let slot = table.slots.get_mut(place(keys, kind));
-            let old = slot.and_then(|slot| slot.replace(Slot { tuple, keys: Arc::clone(&made) }));
+            let old = slot.and_then(|slot| slot.replace(Slot { tuple, keys: Shared::clone(&made) }));
             drop((forgotten, old));
             Some(made)
         }

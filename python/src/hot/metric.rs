@@ -15,7 +15,7 @@ use super::{
     cell::{Cell, carrier_of, flag, origin_of},
     context::Context,
     deliver,
-    keys::{self, Keys, Kind},
+    keys::{self, Keys, Kind, Shared},
     names,
     object::{Owned, call_arguments, clear, items, lossy_text, new_ref, new_text, none, utf8},
     scope, stack, texts, value,
@@ -249,7 +249,7 @@ unsafe fn record(
             return none();
         }
         let interned = raw::path(place.under.path, known.name);
-        let is_cut = known.is_cut || raw::is_deeper(interned);
+        let is_cut = known.is_cut || raw::is_shared(interned);
         let is_cut = is_cut || !place.origin.is_null() && (*place.origin).has(flag::CUT);
         let metric = deliver::Metric {
             path: if is_cut { whole_path(place.origin, name) } else { texts::of_path(interned) },
@@ -291,7 +291,7 @@ unsafe fn whole_path(origin: *mut Cell, name: *mut PyObject) -> *mut PyObject {
 struct Site {
     instrument: Instrument,
     is_recommended: bool,
-    keys: Option<std::sync::Arc<Keys>>,
+    keys: Option<Shared<Keys>>,
 }
 
 impl Site {
@@ -306,10 +306,10 @@ impl Site {
 mod sites {
     use std::{
         collections::HashMap,
-        sync::{Arc, Mutex, PoisonError},
+        sync::{Mutex, PoisonError},
     };
 
-    use super::{Instrument, Keys, MetricType, Name, Owned, PyObject, Site, keys, names};
+    use super::{Instrument, Keys, MetricType, Name, Owned, PyObject, Shared, Site, keys, names};
     use crate::hot::keys::Kind;
 
     /// Instruments that remember their series; further ones look it up each time.
@@ -352,7 +352,7 @@ mod sites {
         // SAFETY: as for `find`.
         unsafe {
             let known = names::find(name)?;
-            let labels: Option<Arc<Keys>> = if keys.is_null() { None } else { keys::find(keys, Kind::Typed) };
+            let labels: Option<Shared<Keys>> = if keys.is_null() { None } else { keys::find(keys, Kind::Typed) };
             // Where a key is the method's own parameter the call is no usual one.
             let own = if metric_type == MetricType::Counter { "increment" } else { "value" };
             let texts = super::items(keys).iter().map(|key| super::lossy_text(*key));

@@ -3,6 +3,7 @@
 //! The functions here follow the interpreter's own rules for references: what they get is borrowed, what they return is
 //! owned. Justified by the Python rows of the benchmark.
 
+pub(crate) mod arguments;
 pub(crate) mod binding;
 pub(crate) mod cell;
 pub(crate) mod context;

@@ -9,12 +9,13 @@ use std::ptr;
 
 use kastor::{
     Carrier,
-    raw::{self, Frame, Outcome},
+    raw::{self, Frame, Outcome, Recorded},
 };
 use pyo3::ffi::{self, PyObject};
 
 use super::{
-    cell::{self, Arguments, Cell, Foreign, Named, carrier_of, drop_extra, flag, new_arguments, origin_of, values_of},
+    arguments::{Arguments, ArgumentsPtr, new_arguments, values_of},
+    cell::{Cell, Foreign, Named, carrier_of, drop_extra, flag, origin_of},
     context::{Context, new_owner, owner},
     deliver,
     keys::{self, Kind},
@@ -97,7 +98,7 @@ unsafe fn open(cell: *mut Cell, name: raw::Name) {
         let kept =
             if (*cell).has(flag::RICH) { flag::RICH } else { 0 } | if (*cell).has(flag::CUT) { flag::CUT } else { 0 };
         (*cell).set_word(depth, flag::OPEN | kept);
-        if inherited || raw::is_deeper(path) {
+        if inherited || raw::is_shared(path) {
             inherit(cell, name);
         }
         stack::push(cell, top);
@@ -111,7 +112,6 @@ unsafe fn open(cell: *mut Cell, name: raw::Name) {
 unsafe fn inherit(cell: *mut Cell, name: raw::Name) {
     // SAFETY: as for `enter`; the cell is not on the stack yet.
     unsafe {
-        let context = &*owner((*cell).owner);
         let this = &mut *cell;
         let parent = if this.below.is_null() { ptr::null_mut() } else { origin_of(this.below) };
         if !parent.is_null() {
@@ -131,14 +131,9 @@ unsafe fn inherit(cell: *mut Cell, name: raw::Name) {
                 this.set_flags(flag::FOREIGN);
             }
         }
-        if raw::is_deeper(this.path()) {
+        if raw::is_shared(this.path()) {
             this.set_flags(flag::CUT);
-            // Only Python reporters get paths whole: nobody else needs the name any more.
-            if !context.reporters.is_empty() && this.rich().is_none_or(|rich| rich.name.is_none()) {
-                let text = super::object::new_text(name.text());
-                this.make_rich().name = super::object::Owned::take(text);
-                ffi::PyErr_Clear();
-            }
+            this.keep_name(name);
         }
     }
 }
@@ -208,7 +203,7 @@ pub(crate) unsafe fn refuse_name(name: *mut PyObject, what: &str) -> *mut PyObje
 unsafe fn enter_again(cell: *mut Cell) -> *mut PyObject {
     // SAFETY: as for `enter`.
     unsafe {
-        let (context, path) = (owner((*cell).owner), (*cell).path());
+        let context = owner((*cell).owner);
         let (keys, values) = values_of((*cell).arguments());
         let mut arguments: *mut Arguments = ptr::null_mut();
         if !keys.is_null() {
@@ -219,10 +214,10 @@ unsafe fn enter_again(cell: *mut Cell) -> *mut PyObject {
         }
         let mut name = match (*cell).rich().and_then(|rich| rich.name.clone()) {
             Some(name) => name.into_ptr(),
-            None => super::object::new_text(path.name().text()),
+            None => super::object::new_text((*cell).name().text()),
         };
         if name.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return name;
         }
         let mut inner = super::context::fresh(context, name, arguments);
@@ -234,6 +229,12 @@ unsafe fn enter_again(cell: *mut Cell) -> *mut PyObject {
         if answer.is_null() {
             clear(&mut inner);
         } else if (*cell).change_state(flag::CLOSED, flag::PASSING) {
+            if !(*cell).token.is_null() {
+                // The token's place has the name: what was opened inside the scope still needs it.
+                let text = super::object::new_text((*cell).name().text());
+                (*cell).make_rich().name = super::object::Owned::take(text);
+                ffi::PyErr_Clear();
+            }
             (*cell).token = inner;
         }
         answer
@@ -289,14 +290,8 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
 unsafe fn record_plain(context: &Context, cell: *mut Cell, end: u64) {
     // SAFETY: as for `exit`.
     unsafe {
-        let scope = parts(cell, end);
-        match raw::draw_epoch(&context.telemetry) {
-            Some(epoch) if epoch == (*cell).epoch => {
-                raw::record(&context.telemetry, &scope);
-            }
-            _ => {
-                record_native(context, cell, end, Outcome::Completed);
-            }
+        if raw::record(&context.telemetry, &parts(cell, end)) == Recorded::Elsewhere {
+            record_native(context, cell, end, Outcome::Completed);
         }
     }
 }
@@ -357,14 +352,20 @@ unsafe fn record_native(context: &Context, cell: *mut Cell, end: u64, outcome: O
         if !(*cell).ids().are_of_this_process() {
             return false;
         }
-        let is_here = raw::draw_epoch(telemetry) == Some((*cell).epoch);
-        if is_here && !(*cell).has(flag::FOREIGN) {
+        if outcome == Outcome::Discarded {
+            return false;
+        }
+        if !(*cell).has(flag::FOREIGN) {
             let scope = parts(cell, end);
-            return if outcome == Outcome::Completed && (*cell).extra.is_null() {
+            let is_bare = outcome == Outcome::Completed && (*cell).extra.is_null();
+            let recorded = if is_bare {
                 raw::record(telemetry, &scope)
             } else {
                 raw::record_with(telemetry, &scope, outcome, attach)
             };
+            if recorded != Recorded::Elsewhere {
+                return recorded == Recorded::Yes;
+            }
         }
         let below = (*cell).below;
         let parent_span_id = match (*cell).rich().and_then(|rich| rich.foreign) {
@@ -447,7 +448,10 @@ unsafe fn exit_unusual(cell: *mut Cell, class: *mut PyObject, error: *mut PyObje
                 none()
             }
             flag::PASSING => {
-                let mut inner = std::mem::replace(&mut (*cell).token, ptr::null_mut()).cast::<Cell>();
+                let is_inner = !(*cell).token().is_null();
+                let inner =
+                    if is_inner { std::mem::replace(&mut (*cell).token, ptr::null_mut()) } else { ptr::null_mut() };
+                let mut inner = inner.cast::<Cell>();
                 (*cell).change_state(flag::PASSING, flag::CLOSED);
                 if inner.is_null() {
                     // It never had a path: a name is all that another entry needs.
@@ -476,6 +480,8 @@ pub(crate) unsafe fn lose(cell: *mut Cell) {
             return;
         }
         (*cell).set_flags(flag::OVER);
+        // It refers to what was innermost before, and through that to ever older ones.
+        (*cell).clear_token();
         if (*cell).has(flag::ANCHOR) {
             return;
         }
@@ -562,11 +568,11 @@ pub(crate) unsafe fn copy(cell: *mut Cell) -> *mut PyObject {
         let name = match (*cell).rich().and_then(|rich| rich.name.as_ref()) {
             Some(name) => new_ref(name.as_ptr()),
             None if (*cell).state() == flag::FRESH => super::object::new_text((*cell).named.name.text()),
-            None => super::object::new_text((*cell).path().name().text()),
+            None => super::object::new_text((*cell).name().text()),
         };
         let mut name = name;
         if name.is_null() {
-            drop(cell::ArgumentsPtr(arguments));
+            drop(ArgumentsPtr(arguments));
             return name;
         }
         let copied = super::context::fresh(context, name, arguments);

@@ -150,14 +150,17 @@ pub(crate) unsafe fn set(cell: *mut Cell) -> *mut PyObject {
 pub(crate) unsafe fn push(cell: *mut Cell, top: *mut Cell) {
     // SAFETY: as the caller says.
     unsafe {
-        (*cell).token = set(cell);
+        let mut token = set(cell);
+        if (*cell).token.is_null() {
+            (*cell).token = token;
+        } else {
+            clear(&mut token);
+        }
         // Only now: a thread has no context before the first value is set.
         (*cell).context = current_context();
         let is_deep = (*cell).depth() > KEPT_TOKENS && (*cell).context != ANY_CONTEXT;
-        if is_deep && !top.is_null() && (*top).context == (*cell).context && !(*top).token.is_null() {
-            if (*top).state() == flag::OPEN {
-                clear(&mut (*top).token);
-            }
+        if is_deep && !top.is_null() && (*top).context == (*cell).context && (*top).state() == flag::OPEN {
+            (*top).clear_token();
         }
     }
 }
@@ -177,7 +180,7 @@ pub(crate) unsafe fn pop(cell: *mut Cell) {
         if !is_popped {
             (*cell).set_flags(flag::OVER);
         }
-        clear(&mut (*cell).token);
+        (*cell).clear_token();
         clear(&mut value);
     }
 }
@@ -186,7 +189,7 @@ pub(crate) unsafe fn pop(cell: *mut Cell) {
 unsafe fn pop_at_home(cell: *mut Cell, top: *mut Cell) -> bool {
     // SAFETY: as for `pop`.
     unsafe {
-        if top == cell && !(*cell).token.is_null() {
+        if top == cell && !(*cell).token().is_null() {
             if ffi::PyContextVar_Reset(VARIABLE.load(Relaxed), (*cell).token) == 0 {
                 return true;
             }

@@ -39,25 +39,30 @@ pub(crate) unsafe fn of_parent(cell: *mut Cell) -> *mut PyObject {
 unsafe fn whole(cell: *mut Cell) -> *mut PyObject {
     // SAFETY: a cell keeps the one below.
     unsafe {
-        let (mut names, mut at) = (Vec::new(), cell);
+        let (mut cut, mut at, mut text) = (Vec::new(), cell, String::new());
         loop {
             let this = &*at;
             if !this.has(flag::CUT) {
-                names.push(this.path().text().to_owned());
+                text.push_str(this.path().text());
                 break;
             }
-            names.push(match this.rich().and_then(|rich| rich.name.as_ref()) {
-                Some(name) => lossy_text(name.as_ptr()),
-                None => this.path().name().text().to_owned(),
-            });
+            cut.push(at);
             let below = if this.below.is_null() { this.below } else { origin_of(this.below) };
             if below.is_null() || !(*below).has_path() {
                 break;
             }
             at = below;
         }
-        names.reverse();
-        new_text(&names.join("."))
+        for cell in cut.into_iter().rev() {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            match (*cell).rich().and_then(|rich| rich.name.as_ref()) {
+                Some(name) => text.push_str(&lossy_text(name.as_ptr())),
+                None => text.push_str((*cell).name().text()),
+            }
+        }
+        new_text(&text)
     }
 }
 

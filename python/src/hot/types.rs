@@ -119,22 +119,22 @@ unsafe fn context_type(python: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         method(
             c"metric",
             metric::metric,
-            c"metric($self, name, value, /, **metadata)\n--\n\nRecords an event under the current scope.",
+            c"metric($self, name, /, value, **metadata)\n--\n\nRecords an event under the current scope.",
         ),
         method(
             c"count",
             metric::count,
-            c"count($self, name, increment=1, /, **labels)\n--\n\nAdds to a counter under the current scope.",
+            c"count($self, name, /, increment=1, **labels)\n--\n\nAdds to a counter under the current scope.",
         ),
         method(
             c"gauge",
             metric::gauge,
-            c"gauge($self, name, value, /, **labels)\n--\n\nSets a gauge under the current scope.",
+            c"gauge($self, name, /, value, **labels)\n--\n\nSets a gauge under the current scope.",
         ),
         method(
             c"histogram",
             metric::histogram,
-            c"histogram($self, name, value, /, **labels)\n--\n\nAdds a value to a distribution under the current scope.",
+            c"histogram($self, name, /, value, **labels)\n--\n\nAdds a value to a distribution under the current scope.",
         ),
         ffi::PyMethodDef::zeroed(),
     ]);

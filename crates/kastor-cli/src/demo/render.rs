@@ -3,6 +3,7 @@
 use super::capture::Captured;
 use super::otlp::Sent;
 use super::terms::RankedTerm;
+use super::trace::Written;
 use super::{Cost, Demonstration};
 use crate::facts::{Account, MetricFacts, ScopeFacts};
 use crate::output::{ALARM, FAINT, Output, PLAIN};
@@ -23,6 +24,7 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
     if let Some(captured) = &demonstration.captured {
         capture(captured, output);
     }
+    traces(&demonstration.traces, output);
     if let Some(sent) = &demonstration.sent {
         otlp(sent, output);
     }
@@ -116,6 +118,17 @@ fn capture(captured: &Captured, output: &mut Output) {
     let place = files.join(", ");
     output.line(style, &format!("one more run captured: {events} events{lost}, {} in {place}", bytes(*size)));
     output.line(FAINT, "kastor check says what a capture holds");
+}
+
+fn traces(traces: &[Written], output: &mut Output) {
+    if !traces.is_empty() {
+        output.heading("Traces of one more run");
+    }
+    for Written { format, path, events, missing, bytes: size } in traces {
+        let style = if *missing > 0 { ALARM } else { PLAIN };
+        let missing = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+        output.line(style, &format!("{path}: {events} scopes{missing}, {}, for {format}", bytes(*size)));
+    }
 }
 
 fn otlp(sent: &Sent, output: &mut Output) {

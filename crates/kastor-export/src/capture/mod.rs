@@ -36,6 +36,7 @@ mod files;
 mod format;
 mod read;
 mod record;
+mod replay;
 mod tables;
 mod write;
 
@@ -58,6 +59,7 @@ pub use self::{
     format::{IndexEntry, Session, Thread},
     read::{Damage, Part, Reader},
     record::{Attribute, Block, Metric, PointEvent, Record, StoredValue, Timing},
+    replay::{Replay, Replayed},
     tables::{Progress, Tables},
 };
 use crate::fs::{Fs, OsFs};
@@ -217,3 +219,6 @@ impl fmt::Debug for Capture {
         write!(f, "Capture({:?})", self.shared.path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,11 @@ impl Writer {
         self.files.made().cloned().collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
     pub(super) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
@@ -289,7 +294,19 @@ impl Writer {
                 file_number: number,
                 unix_ns: unix_ns.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
             };
-            self.write_frame(kind::SESSION, &session.encode())?;
+            if let Err(error) = self.write_frame(kind::SESSION, &session.encode()) {
+                if let Some(file) = self.file.take() {
+                    // One that is continued keeps what it had.
+                    let _ = file.file.truncate(bytes);
+                    if bytes == 0 {
+                        self.files.give_up(&file.path);
+                    }
+                }
+                return Err(error);
+            }
+            if let Some(file) = &self.file {
+                self.files.keep(&file.path, file.number);
+            }
         }
         Ok(())
     }

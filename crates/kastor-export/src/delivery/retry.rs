@@ -43,6 +43,7 @@ pub(crate) fn is_http_retryable(status: u16) -> bool {
 
 /// Whether a gRPC code is worth another attempt; some only if the server said when.
 #[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "one table for both transports"))]
+#[cfg(any(test, feature = "grpc"))]
 pub(crate) fn is_grpc_retryable(code: i32, has_retry_info: bool) -> bool {
     const CANCELLED: i32 = 1;
     const DEADLINE_EXCEEDED: i32 = 4;

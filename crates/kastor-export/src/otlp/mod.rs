@@ -15,6 +15,7 @@ mod exporter;
 mod grpc;
 mod json;
 mod metrics;
+mod replay;
 mod request;
 mod resource;
 mod response;
@@ -33,6 +34,7 @@ use self::exporter::Exporter;
 pub use self::{
     config::{OtlpConfig, Protocol},
     metrics::DurationUnit,
+    replay::{OtlpReplay, OtlpText, Sent},
 };
 pub(crate) use self::{
     exporter::{Encoders, Limits, Takes},

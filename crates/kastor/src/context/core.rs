@@ -4,10 +4,7 @@
 //! when their queues are empty.
 
 use std::{
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering::*},
-    },
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -24,7 +21,7 @@ use crate::{
     record::Records,
     reporter::{Aggregates, Deadline, Goal, Guarded, Source as ReporterSource, log_contained},
     sampler::{Rate, Sampler},
-    sync::Held,
+    sync::{AtomicU8, AtomicU64, Held, Ordering::*},
     thread::{Call, CellWanted, Delivery, Lane, Part, Sink, block, lane_flag},
 };
 
@@ -444,12 +441,16 @@ impl Decide for Context {
 impl Managed for Context {
     fn tick(&self) {
         self.publish();
-        self.workers.iter().for_each(|worker| worker.nudge());
+        self.workers.iter().for_each(|worker| worker.nudge(&self.environment));
         let now = now_ns();
         if now >= self.next_snapshot_ns.load(Relaxed) && self.is_on() {
             self.next_snapshot_ns.store(now.saturating_add(self.interval.as_nanos() as u64), Relaxed);
             self.push_aggregates();
         }
+    }
+
+    fn wake_workers(&self) {
+        self.workers.iter().for_each(|worker| worker.wake());
     }
 
     fn flush_at_exit(&self, deadline: Deadline) {

@@ -4,19 +4,20 @@
 //! aggregates to the background reporters. It starts with the first background reporter and ends with the last context.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, Once, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Once, PoisonError, Weak},
     time::Duration,
 };
 
-use super::{fork, spawn::start_thread};
+use super::{
+    fork,
+    rest::{is_resting, set_resting, wait_until_alone},
+    spawn::start_thread,
+};
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
     health::Stats,
     reporter::Deadline,
-    sync::{Held, lock},
+    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
 };
 
 /// How often what threads have published is claimed.
@@ -26,6 +27,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub(crate) trait Managed: Send + Sync {
     /// Claims, nudges, and takes a snapshot if it is time.
     fn tick(&self);
+    /// Wakes idle workers, so that they see that they are to rest.
+    fn wake_workers(&self);
     /// Flushes and drops the rest, counted.
     fn flush_at_exit(&self, deadline: Deadline);
     /// Locks what a forked child must find unlocked.
@@ -77,7 +80,7 @@ pub(crate) fn ensure_running() {
 }
 
 fn start(contexts: &mut Contexts) {
-    if !contexts.is_running {
+    if !contexts.is_running && !is_resting() {
         // Without a thread, full chunks and flushes still deliver.
         contexts.is_running = start_thread(c"kastor-collect", run);
     }
@@ -94,8 +97,32 @@ fn run() {
         drop(contexts);
         alive.iter().for_each(|context| context.tick());
         drop(alive);
-        contexts = WAKE.wait_timeout(lock(&CONTEXTS), TICK).unwrap_or_else(PoisonError::into_inner).0;
+        contexts = lock(&CONTEXTS);
+        if is_resting() {
+            contexts.is_running = false;
+            return;
+        }
+        contexts = WAKE.wait_timeout(contexts, TICK).unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+/// Lets threads of the library that have nothing to do end, before a fork. Returns whether none is left. Until [`wake`]
+/// none starts; what is emitted meanwhile waits.
+pub(crate) fn rest(deadline: Deadline) -> bool {
+    set_resting(true);
+    let contexts = lock(&CONTEXTS);
+    let alive = upgraded(&contexts.all);
+    WAKE.notify_all();
+    drop(contexts);
+    alive.iter().for_each(|context| context.wake_workers());
+    drop(alive);
+    wait_until_alone(deadline)
+}
+
+/// Lets threads start again.
+pub(crate) fn wake() {
+    set_resting(false);
+    ensure_running();
 }
 
 /// All contexts that are alive. The last handle of one must not end under the lock, hence `Arc`s that outlive it.

@@ -70,6 +70,7 @@ extern "C" fn after_in_parent() {
 #[cfg_attr(any(not(unix), miri), expect(dead_code, reason = "there are no forks"))]
 extern "C" fn after_in_child() {
     let contexts = give_back();
+    super::rest::forget_threads();
     collector::forget_thread();
     buffer::forget_past();
     contexts.iter().for_each(|context| context.forget_past());

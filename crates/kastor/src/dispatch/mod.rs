@@ -5,6 +5,7 @@
 
 mod collector;
 mod fork;
+mod rest;
 mod spawn;
 mod worker;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 #[doc(hidden)]
 pub use self::spawn::start_thread;
 pub(crate) use self::{
-    collector::{Collected, Managed, ensure_running, manage},
+    collector::{Collected, Managed, ensure_running, manage, rest, wake},
     worker::{Environment, Shared, Worker},
 };
 use crate::reporter::Reporter;

@@ -31,6 +31,7 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
             libc::pthread_setname_np(libc::pthread_self(), start.name.as_ptr());
         }
         mark_as_own();
+        super::rest::enter();
         if let Err(panic) = contained(start.run) {
             drop_contained(panic);
         }
@@ -40,6 +41,7 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
     let start = Box::into_raw(Box::new(Start { name, run: Box::new(run) }));
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let (mut attributes, mut thread) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    super::rest::announce(true);
     // SAFETY: each place is written by the call that is given it before another one reads it; the new thread takes the
     // box over if, and only if, it was started.
     unsafe {
@@ -53,6 +55,7 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         if status != 0 {
             drop(Box::from_raw(start));
+            super::rest::announce(false);
         }
         status == 0
     }

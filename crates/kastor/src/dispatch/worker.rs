@@ -5,11 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected, spawn::start_thread};
+use super::{OnFull, collector::Collected, rest::is_resting, spawn::start_thread};
 use crate::{
     buffer,
     clock::Anchors,
@@ -17,7 +17,7 @@ use crate::{
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
@@ -173,12 +173,22 @@ impl Worker {
     }
 
     /// Wakes the worker if there is anything to do.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn nudge(self: &Arc<Self>, environment: &Arc<Environment>) {
         let mut queue = lock(&self.queue);
+        if !queue.is_running && !queue.waiting.is_empty() {
+            // It went to rest before a fork.
+            return self.ensure_running(&mut queue, environment);
+        }
         if queue.is_asleep && !queue.waiting.is_empty() {
             queue.is_asleep = false;
             self.wake.notify_one();
         }
+    }
+
+    /// Wakes the worker, to look whether it is to rest.
+    pub(crate) fn wake(&self) {
+        let _queue = lock(&self.queue);
+        self.wake.notify_one();
     }
 
     /// Asks for everything queued so far, and then the reporter itself, to be flushed. Returns a ticket.
@@ -259,7 +269,7 @@ impl Worker {
     }
 
     fn ensure_running(self: &Arc<Self>, queue: &mut Queue, environment: &Arc<Environment>) {
-        if queue.is_running {
+        if queue.is_running || is_resting() {
             return;
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
@@ -296,7 +306,7 @@ impl Worker {
                 }
                 queue.flushes_done = asked;
                 self.done.notify_all();
-            } else if queue.is_closing {
+            } else if queue.is_closing || is_resting() {
                 queue.is_running = false;
                 self.done.notify_all();
                 return;

@@ -1,13 +1,5 @@
 //! Scopes whose parts the face keeps: ten bytes of ids, and a record that is written the short way.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{
-        AtomicU32, AtomicU64,
-        Ordering::{Relaxed, Release},
-    },
-};
-
 use super::{Attributes, Outcome, Path, on_lane};
 use crate::{
     buffer,
@@ -16,6 +8,10 @@ use crate::{
     record::{self, flag as record_flag},
     scope::deliver_inline,
     stack::Carrier,
+    sync::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, Release},
+    },
     thread::{FORKS, Lane, Thread, block, lane_flag},
 };
 
@@ -61,11 +57,6 @@ struct Epoch {
 static EPOCHS: [Epoch; 1 << 16] =
     [const { Epoch { prefix: AtomicU64::new(0), thread: AtomicU64::new(0), forks: AtomicU32::new(0) } }; 1 << 16];
 
-thread_local! {
-    /// The prefix of this thread's epoch, and its number.
-    static CURRENT: Cell<(u64, u16)> = const { Cell::new((0, 0)) };
-}
-
 /// Draws the ids of a scope on this thread: `root` is its own number, for the face to replace. None if the context is off.
 #[inline]
 pub fn draw(telemetry: &Telemetry) -> Option<Ids> {
@@ -77,12 +68,6 @@ pub fn draw(telemetry: &Telemetry) -> Option<Ids> {
         let span = t.draw();
         Some(Ids { span, root: span, epoch: epoch(&lane.thread) })
     })
-}
-
-/// The epoch in which this thread is now; none if the context is off.
-#[inline]
-pub fn draw_epoch(telemetry: &Telemetry) -> Option<u16> {
-    block(|t| Some(epoch(&on_lane(t, telemetry)?.thread)))
 }
 
 /// Reads the context's clock; 0 if it is off. The tick counts as this thread's newest.
@@ -97,12 +82,25 @@ pub fn tick(telemetry: &Telemetry) -> u64 {
     })
 }
 
-/// Records a scope whose ids are of this thread's current epoch. Returns whether it did: not if it was discarded, or the
-/// context is off.
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It was written.
+    Yes,
+    /// It was not: the context is off.
+    Off,
+    /// It was not: its ids are of another epoch than this thread's. A [`Frame`](super::Frame) takes it.
+    Elsewhere,
+}
+
+/// Records a scope whose ids are of this thread's current epoch.
 #[inline]
-pub fn record(telemetry: &Telemetry, scope: &Scope) -> bool {
+pub fn record(telemetry: &Telemetry, scope: &Scope) -> Recorded {
     block(|t| {
-        let Some(lane) = on_lane(t, telemetry) else { return false };
+        let Some(lane) = on_lane(t, telemetry) else { return Recorded::Off };
+        if !is_here(scope.ids, lane) {
+            return Recorded::Elsewhere;
+        }
         let cursor = &lane.cursor;
         let (start, end) = scope.ticks;
         let duration = end.saturating_sub(start);
@@ -124,21 +122,21 @@ pub fn record(telemetry: &Telemetry, scope: &Scope) -> bool {
             position.cast::<[u64; record::WORDS]>().write(words);
             cursor.position.store(position.add(record::WORDS), Release);
         }
-        true
+        Recorded::Yes
     })
 }
 
-/// The same, with attributes.
+/// The same, with attributes and an outcome that is not [`Outcome::Discarded`].
 pub fn record_with(
     telemetry: &Telemetry,
     scope: &Scope,
     outcome: Outcome<'_>,
     attach: impl FnOnce(&mut Attributes<'_>),
-) -> bool {
+) -> Recorded {
     block(|t| {
-        let Some(lane) = on_lane(t, telemetry) else { return false };
-        if outcome == Outcome::Discarded {
-            return false;
+        let Some(lane) = on_lane(t, telemetry) else { return Recorded::Off };
+        if !is_here(scope.ids, lane) {
+            return Recorded::Elsewhere;
         }
         // Attaching may run code of the program.
         let _pin = t.pin();
@@ -164,7 +162,7 @@ pub fn record_with(
         }
         // SAFETY: taken above and not used any more.
         unsafe { buffer::give_back_items(t, pointer) };
-        true
+        Recorded::Yes
     })
 }
 
@@ -194,10 +192,9 @@ impl Ids {
 /// The number of the epoch in which this thread is now.
 #[inline]
 pub(super) fn epoch(thread: &Thread) -> u16 {
-    let prefix = thread.prefix.load(Relaxed);
-    match CURRENT.get() {
-        (known, number) if known == prefix => number,
-        _ => begin_epoch(thread, prefix),
+    match thread.epoch.load(Relaxed) {
+        0 => begin_epoch(thread),
+        number => number as u16,
     }
 }
 
@@ -208,15 +205,15 @@ pub(super) fn is_here(ids: Ids, lane: &Lane) -> bool {
 }
 
 #[cold]
-fn begin_epoch(thread: &Thread, prefix: u64) -> u16 {
+fn begin_epoch(thread: &Thread) -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Zero is nobody's.
     let number = (NEXT.fetch_add(1, Relaxed) % u32::from(u16::MAX) + 1) as u16;
     if let Some(epoch) = EPOCHS.get(usize::from(number)) {
-        epoch.prefix.store(prefix, Relaxed);
+        epoch.prefix.store(thread.prefix.load(Relaxed), Relaxed);
         epoch.thread.store(thread.os_id, Relaxed);
         epoch.forks.store(FORKS.load(Relaxed), Relaxed);
     }
-    CURRENT.set((prefix, number));
+    thread.epoch.store(number.into(), Relaxed);
     number
 }

