@@ -163,7 +163,10 @@ mod with_children {
         let tele = told(&server, folder.path(), |config| config);
         emit(&tele, "next", 10);
         assert!(tele.flush(LONG).is_complete());
-        wait_until("the heritage is delivered", || arrived(&server, "killed") == 500);
+        // The server may have taken the killed process's last request just after its end: one batch may come twice.
+        let killed = || server.spans().into_iter().filter(|span| span.name == "killed").map(|span| span.span_id);
+        wait_until("the heritage is delivered", || killed().collect::<HashSet<_>>().len() == 500);
+        assert!(killed().count() <= 1_000, "more than one batch came twice");
         // What others left is in nobody's accounts.
         let of_reporter = accounts(&tele);
         assert_eq!((of_reporter.delivered(), of_reporter.dropped().total(), of_reporter.spooled()), (10, 0, 0));
