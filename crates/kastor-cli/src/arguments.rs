@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::completions::CompletionsArguments;
+use crate::convert::ConvertArguments;
+use crate::diff::DiffArguments;
 use crate::failure::Failure;
+use crate::report::ReportArguments;
+use crate::run::RunArguments;
+use crate::send::SendArguments;
 
 /// More worker threads are taken for a mistake.
 const MOST_WORKERS: u16 = 1024;
@@ -48,7 +54,7 @@ fn first_paragraph(text: &str) -> String {
     about = "Telemetry that costs two clock reads: see it work, and see what it costs here",
     after_help = "Examples:\n  kastor demo                      the repository you are in\n  kastor demo ~/notes --threads 4  another folder\n  kastor doctor --json             facts about this machine, for a program"
 )]
-struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -58,8 +64,22 @@ struct Arguments {
 pub(crate) enum Command {
     /// Run an instrumented document pipeline over real files and show what kastor saw
     Demo(DemoArguments),
+    /// Say what captures hold, what is missing, and where they are damaged
+    Check(CheckArguments),
     /// Show clock, limits and environment as understood, and measure what kastor costs here
     Doctor(DoctorArguments),
+    /// Show where the time of captures went: call tree, metrics, slowest scopes
+    Report(ReportArguments),
+    /// Compare two sets of captures, and say what became slower beyond noise
+    Diff(DiffArguments),
+    /// Write captures in a format of other tools
+    Convert(ConvertArguments),
+    /// Send captures, or what waits in a spool, to an OpenTelemetry collector
+    Send(SendArguments),
+    /// Run a program with telemetry on, and report where its time went
+    Run(RunArguments),
+    /// Print what a shell needs to complete arguments
+    Completions(CompletionsArguments),
 }
 
 /// The arguments of `kastor demo`.
@@ -77,12 +97,27 @@ pub(crate) struct DemoArguments {
     /// Write one JSON document with the same content
     #[arg(long)]
     pub(crate) json: bool,
+    /// Make one more run, into a capture: a file that ends in .kcap, or a folder
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    pub(crate) capture: Option<PathBuf>,
+    /// Make one more run, to an OpenTelemetry collector such as http://localhost:4318
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
     /// Worker threads [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)))]
     pub(crate) threads: Option<u16>,
     /// Runs with telemetry off and on, alternating, of which the cheapest are compared [default: 5 to 40, as time allows]
     #[arg(long, value_name = "N")]
     pub(crate) repeat: Option<NonZeroU32>,
+    /// Record one more run into a Perfetto trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Record one more run into a Chrome trace, for chrome://tracing and speedscope
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chrome: Option<PathBuf>,
+    /// Serve what the last run recorded at http://ADDR/metrics afterwards, until interrupted; a bare port is on loopback
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) prometheus: Option<String>,
 }
 
 impl DemoArguments {
@@ -91,6 +126,27 @@ impl DemoArguments {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS.into()) as u16;
         NonZeroU16::new(self.threads.unwrap_or_else(processors)).unwrap_or(NonZeroU16::MIN)
     }
+}
+
+/// The arguments of `kastor check`.
+#[derive(Args)]
+#[command(
+    long_about = "Reads captures from one end to the other: what they hold, the newest block of each thread, what is \
+                  missing in between, and which places are damaged. Exit code 0: everything is there and can be read; \
+                  1: something is not.",
+    after_help = "Examples:\n  kastor demo --capture run.kcap && kastor check run.kcap\n  kastor check captures/\n  \
+                  kastor check broken.kcap --repair clean.kcap"
+)]
+pub(crate) struct CheckArguments {
+    /// Captures, or folders with captures
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write one JSON document with the same content
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Copy what is whole into a new file
+    #[arg(long, value_name = "OUT")]
+    pub(crate) repair: Option<PathBuf>,
 }
 
 /// The arguments of `kastor doctor`.

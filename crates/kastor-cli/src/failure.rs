@@ -9,6 +9,8 @@ pub(crate) enum Verdict {
     Fine,
     /// Something is not as it should be, and the output says what: exit code 1.
     Finding,
+    /// The program that was run has ended with this exit code.
+    Code(u8),
 }
 
 /// The end of a command that could not do what it was asked: exit code 2. Shown as one line, what is wrong and what to do.

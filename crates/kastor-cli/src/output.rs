@@ -71,6 +71,11 @@ impl Output {
         Ok(())
     }
 
+    /// Sends what is buffered, before a command goes on for long.
+    pub(crate) fn flush(&mut self) {
+        self.attempt(|stream| stream.flush());
+    }
+
     /// Sends what is buffered and says whether everything that somebody wanted to read was written.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.attempt(|stream| stream.flush());
@@ -97,6 +102,11 @@ impl Output {
             Err(error) => State::Failed(error),
         };
     }
+}
+
+/// One line on standard error about something that is no failure.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "kastor: note: {}", neutral(text));
 }
 
 /// One line on standard error. If even that cannot be written, there is nobody left to tell.

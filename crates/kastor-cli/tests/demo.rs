@@ -54,6 +54,23 @@ fn sum(demonstration: &Value, path: &str) -> f64 {
 }
 
 #[test]
+fn one_more_run_is_recorded_into_trace_files() {
+    let (known, traces) = (known(), TempDir::new().unwrap());
+    let (perfetto, chrome) = (traces.path().join("a.perfetto-trace"), traces.path().join("b.json"));
+    let demonstration = demo(&known, &["--perfetto", text(&perfetto), "--chrome", text(&chrome)]);
+    let scopes = calls(&demonstration).values().map(|(calls, _)| calls).sum::<u64>();
+    let size = |path: &Path| path.metadata().unwrap().len();
+    let written = |format: &str, path: &Path| json!({"format": format, "path": text(path), "events": scopes, "missing": 0, "bytes": size(path)});
+    assert_eq!(demonstration["traces"], json!([written("perfetto", &perfetto), written("chrome", &chrome)]));
+    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&chrome).unwrap()).unwrap();
+    assert_eq!(events.iter().filter(|event| event["ph"] == "X").count() as u64, scopes);
+    assert!(size(&perfetto) > scopes * 40);
+
+    let nowhere = transcript(&mut kastor(&["demo", text(known.path()), "--perfetto", "/nowhere/at/all"]));
+    nowhere.assert_refused("/nowhere/at/all");
+}
+
+#[test]
 fn terms_are_counted_exactly() {
     let demonstration = demo(&known(), &[]);
     assert_eq!(
@@ -256,4 +273,31 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 /// A path as an argument.
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+#[test]
+fn the_last_run_can_be_scraped_until_the_command_ends() {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+
+    let known = known();
+    let arguments = ["demo", text(known.path()), "--repeat", "1", "--prometheus", "0"];
+    let mut child = kastor(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.strip_prefix("kastor: serving http://").and_then(|rest| rest.split_once("/metrics")).unwrap().0;
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("discover\"} 1\n"), "{answer}");
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_refused_before_any_work() {
+    let known = known();
+    let arguments = ["demo", text(known.path()), "--prometheus", "nowhere"];
+    transcript(&mut kastor(&arguments)).assert_refused("no address to listen on");
 }

@@ -48,11 +48,22 @@ fn a_variable_that_is_not_understood_is_a_finding() {
 
 #[test]
 fn help_has_an_example_for_each_command() {
-    for arguments in [&["--help"][..], &["demo", "--help"], &["doctor", "--help"]] {
+    let commands = ["demo", "doctor", "report", "diff", "convert", "send", "run", "completions"];
+    for arguments in commands.iter().map(|command| vec![*command, "--help"]).chain([vec!["--help"]]) {
+        let arguments = &arguments[..];
         let help = transcript(&mut kastor(arguments));
         assert_eq!((help.code, &*help.stderr), (Some(0), ""));
         assert!(help.stdout.contains("Example"), "{}", help.stdout);
         assert_neutral(&help.stdout); // no colour either: this is no terminal
+    }
+}
+
+#[test]
+fn completions_name_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = transcript(&mut kastor(&["completions", shell]));
+        assert_eq!((script.code, &*script.stderr), (Some(0), ""), "{shell}");
+        assert!(["report", "diff", "convert"].iter().all(|command| script.stdout.contains(command)), "{shell}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::delivery::neutral;
+use crate::delivery::{contained, neutral};
 
 /// Variables, and who is told of those that cannot be understood.
 pub(crate) struct Environment<'a> {
@@ -19,7 +19,7 @@ impl<'a> Environment<'a> {
     /// Calls `f` with the environment of the process; warnings go to the log.
     pub(crate) fn of_process<R>(f: impl FnOnce(&mut Environment<'_>) -> R) -> R {
         let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let mut warn = |text: String| log::warn!(target: "kastor_export", "{text}");
+        let mut warn = |text: String| contained(|| log::warn!(target: "kastor_export", "{text}"));
         f(&mut Environment::new(&variable, &mut warn))
     }
 
@@ -49,8 +49,13 @@ impl<'a> Environment<'a> {
 
     /// Says once that a variable was not understood.
     pub(crate) fn warn(&mut self, name: &str, why: &str) {
+        self.complain(name, &format!("{why}: the default is used"));
+    }
+
+    /// Says once what is wrong with a variable.
+    pub(crate) fn complain(&mut self, name: &str, why: &str) {
         if self.warned.insert(name.to_owned()) {
-            (self.warn)(format!("{name} {why}: the default is used"));
+            (self.warn)(format!("{name} {why}"));
         }
     }
 }

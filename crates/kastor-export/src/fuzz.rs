@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, path::Path};
 
 use crate::{
     capture::{Aggregate, Attribute, Block, Part, Reader, Record, StoredValue},
-    frame::{Frames, Step},
+    frame::{FrameHeader, Frames, HEADER_BYTES, MAGIC, Step, u32_at, u64_at},
     fs::{Fs, FsFile},
     spool::scan_segment,
 };
@@ -127,6 +127,38 @@ pub fn prometheus_request(bytes: &[u8]) {
 /// Any text as an `Accept` header.
 pub fn prometheus_accept(text: &str) {
     let _ = crate::PrometheusFormat::negotiate(text);
+}
+
+/// Any bytes as what a collector answers, in every form, and as a request that comes back from disk to be sent as JSON.
+#[cfg(feature = "otlp")]
+pub fn otlp(bytes: &[u8]) {
+    crate::otlp::fuzz(bytes);
+}
+
+/// The same bytes with the checksums right of all that looks like a frame, as an enemy would have them.
+pub fn with_checksums(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + HEADER_BYTES) {
+        let payload = at + HEADER_BYTES..at + HEADER_BYTES + u32_at(header, 4) as usize;
+        if !header.starts_with(&MAGIC) || payload.end > bytes.len() {
+            at += 8;
+            continue;
+        }
+        let frame = FrameHeader {
+            length: u32_at(header, 4),
+            sequence: u64_at(header, 8),
+            kind: header.get(16).copied().unwrap_or(0),
+            flags: header.get(17).copied().unwrap_or(0),
+            detail: u32_at(header, 20),
+            payload_crc: crc32c::crc32c(bytes.get(payload.clone()).unwrap_or(&[])),
+        };
+        if let Some(header) = bytes.get_mut(at..at + HEADER_BYTES) {
+            header.copy_from_slice(&frame.encode());
+        }
+        at = payload.end.next_multiple_of(8);
+    }
+    bytes
 }
 
 /// A disk with one file on it.

@@ -3,6 +3,8 @@
 use kastor::{Sampler, Telemetry};
 
 use crate::{
+    capture::Capture,
+    delivery::contained,
     environment::Environment,
     otlp::{Otlp, environment as otlp_environment},
 };
@@ -11,6 +13,7 @@ use crate::{
 /// the environment does not enable telemetry or names no place to send to.
 ///
 /// - `KASTOR_TELEMETRY=1` or `DEBUG=1` enables, `KASTOR_TELEMETRY=0` and `OTEL_SDK_DISABLED=true` forbid.
+/// - `KASTOR_CAPTURE` names a folder for [captures](crate::capture), one file for each process; it is made if it is missing.
 /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same of a signal, names a collector.
 /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are exported, `OTEL_METRIC_EXPORT_INTERVAL`
 ///   how often metrics are.
@@ -34,7 +37,9 @@ pub fn install_from_env() -> Telemetry {
         match telemetry.clone().install() {
             Ok(()) => telemetry,
             Err(error) => {
-                log::warn!(target: "kastor_export", "{error}; the one from the environment is not used");
+                contained(|| {
+                    log::warn!(target: "kastor_export", "{error}; the one from the environment is not used");
+                });
                 Telemetry::current()
             }
         }
@@ -47,12 +52,15 @@ fn build(environment: &mut Environment<'_>) -> Telemetry {
         return Telemetry::disabled();
     }
     let mut builder = Telemetry::builder();
+    if let Some(folder) = environment.text("KASTOR_CAPTURE") {
+        builder = builder.reporter(Capture::new(folder));
+    }
     if otlp_environment::names_endpoint(environment) {
         let config = otlp_environment::read(environment);
         if config.takes_anything() {
             match Otlp::new(config) {
                 Ok(otlp) => builder = builder.reporter(otlp),
-                Err(error) => log::error!(target: "kastor_export", "nothing is sent to the collector: {error}"),
+                Err(error) => environment.complain("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("is not used: {error}")),
             }
         }
     }

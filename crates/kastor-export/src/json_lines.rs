@@ -210,11 +210,12 @@ impl Target {
         match self {
             Target::Writer(writer) => writer.write_all(line).map_err(failed),
             Target::File { path, file, bytes, rotation } => {
-                if let Some((max_bytes, old_files)) = rotation {
-                    if *bytes > 0 && *bytes + line.len() as u64 > *max_bytes {
-                        *file = None;
-                        rotate(path, *old_files);
-                    }
+                if let Some((max_bytes, old_files)) = rotation
+                    && *bytes > 0
+                    && *bytes + line.len() as u64 > *max_bytes
+                {
+                    *file = None;
+                    rotate(path, *old_files);
                 }
                 if file.is_none() {
                     let (opened, length) = open(path).map_err(failed)?;

@@ -15,6 +15,7 @@ pub mod chrome;
 mod delivery;
 #[cfg(feature = "otlp")]
 mod environment;
+mod flows;
 pub mod folded;
 mod frame;
 mod front;
@@ -37,6 +38,7 @@ mod simulated;
 mod sink;
 #[cfg_attr(not(any(test, feature = "otlp")), allow(dead_code, reason = "the delivery engine is what uses it"))]
 mod spool;
+mod statsd;
 mod tracks;
 
 #[cfg(feature = "otlp")]
@@ -44,11 +46,12 @@ pub use crate::{
     delivery::{Compression, Retry},
     install::install_from_env,
     json_lines::JsonLines,
-    otlp::{DurationUnit, Otlp, OtlpConfig, Protocol},
+    otlp::{DurationUnit, Otlp, OtlpConfig, OtlpReplay, OtlpText, Protocol, Sent},
 };
 pub use crate::{
     prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},
     spool::SpoolConfig,
+    statsd::{Statsd, StatsdBuilder, StatsdLines},
 };

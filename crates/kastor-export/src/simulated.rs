@@ -25,7 +25,9 @@ struct Disk {
     next: u64,
     /// Calls that change something, until they fail; then whether only one of them does.
     failing: Option<(u32, bool, io::ErrorKind)>,
-    pub(crate) calls: u32,
+    calls: u32,
+    /// Whether there is no room: what needs none still works.
+    is_full: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -118,9 +120,15 @@ impl SimFs {
         self.disk().failing = Some((after, for_ever, kind));
     }
 
+    /// Lets no byte be written, while files can be made, cut, synced and removed.
+    pub(crate) fn fill(&self) {
+        self.disk().is_full = true;
+    }
+
     /// Nothing fails any more.
     pub(crate) fn heal(&self) {
-        self.disk().failing = None;
+        let mut disk = self.disk();
+        (disk.failing, disk.is_full) = (None, false);
     }
 
     /// Changes so far.
@@ -142,6 +150,13 @@ impl SimFs {
         let inode = disk.inodes.get_mut(&inode.unwrap()).unwrap();
         f(&mut inode.content);
         inode.durable.clone_from(&inode.content);
+    }
+
+    /// What the files hold, by name.
+    pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let disk = self.disk();
+        let content = |inode| disk.inodes.get(inode).map(|inode| inode.content.clone()).unwrap_or_default();
+        disk.names.iter().map(|(path, inode)| (path.clone(), content(inode))).collect()
     }
 
     /// Names of the files.
@@ -235,7 +250,11 @@ impl SimFile {
 impl FsFile for SimFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut bytes = parts.concat();
-        let failed = self.fs.disk().change();
+        let mut failed = self.fs.disk().change();
+        let is_overwriting = self.with(|inode| offset as usize + bytes.len() <= inode.content.len());
+        if self.fs.disk().is_full && !is_overwriting {
+            failed = Err(io::ErrorKind::StorageFull.into());
+        }
         if failed.is_err() {
             // Part of it arrives all the same.
             bytes.truncate(bytes.len() / 2);

@@ -13,7 +13,7 @@
 //!    carried to the thread belongs to whatever scope was open there.
 //!
 //! What fits nowhere gets a new track. Thus times are as recorded, but where two lines disagree about a tick, or the
-//! clock is too coarse to tell parent from child: there a time moves by that difference, or by one nanosecond.
+//! clock is too coarse to tell parent from child: there a time moves by that difference, or by one nanosecond a level.
 
 use std::collections::HashMap;
 
@@ -400,5 +400,138 @@ impl Family {
 fn set(list: &mut [usize], at: usize, value: usize) {
     if let Some(place) = list.get_mut(at) {
         *place = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a thread does next.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Open,
+        /// Closes the scope that is so many below the innermost.
+        Close(usize),
+        /// A future is done that began so long ago.
+        Finish(u64),
+        /// The clock goes on; on a coarse one by nothing at all.
+        Wait(u64),
+        /// What closed so far is written; the next line from ticks to time is off by so much.
+        Write(i64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            4 => Just(Act::Open),
+            4 => Just(Act::Close(0)),
+            1 => (0..4_usize).prop_map(Act::Close),
+            1 => (0..40_u64).prop_map(Act::Finish),
+            3 => (0..4_u64).prop_map(Act::Wait),
+            1 => (-3..=3_i64).prop_map(Act::Write),
+        ]
+    }
+
+    /// A thread whose clock is shown in nanoseconds with an error, and the file that comes of it.
+    struct Run {
+        tracks: Tracks,
+        now: u64,
+        error: i64,
+        last_id: u64,
+        open: Vec<(u64, u64, u64)>,
+        closed: Vec<Interval>,
+        /// Time, track, generation, whether it begins, and what.
+        file: Vec<(u64, (u32, u32), bool, u64)>,
+        recorded: HashMap<u64, Interval>,
+    }
+
+    impl Run {
+        fn close(&mut self, (id, parent, begin): (u64, u64, u64), is_task: bool) {
+            let shown = |ticks: u64| ticks.saturating_add_signed(self.error);
+            let interval = Interval {
+                begin,
+                end: self.now,
+                begin_ns: shown(begin),
+                end_ns: shown(begin) + (self.now - begin),
+                id,
+                parent,
+                is_task,
+                has_moved: false,
+                has_carried_parent: is_task,
+                depth: 0,
+                path: "",
+            };
+            self.closed.push(interval);
+        }
+
+        fn act(&mut self, act: Act) {
+            match act {
+                Act::Open => {
+                    self.last_id += 1;
+                    let parent = self.open.last().map_or(0, |(id, ..)| *id);
+                    self.open.push((self.last_id, parent, self.now));
+                }
+                Act::Close(below) => {
+                    if let Some(at) = self.open.len().checked_sub(1 + below) {
+                        let scope = self.open.remove(at);
+                        self.close(scope, false);
+                    }
+                }
+                Act::Finish(ago) => {
+                    self.last_id += 1;
+                    self.close((self.last_id, 0, self.now.saturating_sub(ago)), true);
+                }
+                Act::Wait(ticks) => self.now += ticks,
+                Act::Write(error) => {
+                    let placed = self.tracks.place(1, &self.closed);
+                    for step in &placed.steps {
+                        let (Step::Begin(index) | Step::End(index)) = *step;
+                        let (place, is_begin) = (placed.places[index], matches!(step, Step::Begin(_)));
+                        let at = if is_begin { place.begin_ns } else { place.end_ns };
+                        self.file.push((at, (place.track, placed.generation), is_begin, self.closed[index].id));
+                    }
+                    self.recorded.extend(self.closed.drain(..).map(|interval| (interval.id, interval)));
+                    self.error = error;
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_thread_did_and_however_it_was_cut_into_batches_every_track_nests(
+            acts in prop::collection::vec(act(), 0..400),
+        ) {
+            let mut run = Run {
+                tracks: Tracks::default(), now: 1_000, error: 0, last_id: 0, open: Vec::new(), closed: Vec::new(),
+                file: Vec::new(), recorded: HashMap::new(),
+            };
+            // Two lines are off by at most 3 each; a nanosecond for each level that comes in a batch after its children.
+            let batches = acts.iter().filter(|act| matches!(act, Act::Write(_))).count() as u64;
+            let tolerance = 6 + batches;
+            acts.into_iter().for_each(|act| run.act(act));
+            run.act(Act::Write(0));
+            // As a reader does it: sorted by time, the order of the file where times are equal.
+            run.file.sort_by_key(|(at, ..)| *at);
+            let mut open: HashMap<(u32, u32), Vec<(u64, u64)>> = HashMap::new();
+            let mut ended = 0;
+            for (at, track, is_begin, id) in run.file {
+                let stack = open.entry(track).or_default();
+                if is_begin {
+                    stack.push((id, at));
+                    prop_assert!(stack.len() <= MOST_LEVELS as usize);
+                    continue;
+                }
+                let (innermost, begin) = stack.pop().expect("something to end");
+                prop_assert_eq!(innermost, id, "an end closes another slice than its own");
+                let recorded = run.recorded[&id];
+                prop_assert!(begin.abs_diff(recorded.begin_ns) <= tolerance, "{} {:?}", begin, recorded);
+                prop_assert!(at.abs_diff(recorded.end_ns) <= tolerance, "{} {:?}", at, recorded);
+                ended += 1;
+            }
+            prop_assert_eq!(ended, run.recorded.len());
+        }
     }
 }

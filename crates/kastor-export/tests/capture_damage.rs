@@ -211,6 +211,18 @@ fn a_version_of_the_future_is_refused_by_its_number() {
         bytes[28..32].copy_from_slice(&header.to_le_bytes());
         let error = Reader::new(&bytes[..]).read().err().unwrap();
         assert!(error.is_invalid_input() && error.to_string().contains(message), "{error}");
+
+        // Nor is such a file continued.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("future.kcap");
+        fs::write(&path, &bytes).unwrap();
+        let capture = Capture::new(&path);
+        let telemetry = Telemetry::builder().reporter(capture.clone()).build();
+        drop(scope!(telemetry, "now"));
+        telemetry.flush(LONG);
+        let error = capture.last_error().unwrap();
+        assert!(error.contains("has capture format"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
 
@@ -321,27 +333,11 @@ proptest! {
         bytes.truncate(cut.index(bytes.len() + 1).max(bytes.len() / 2));
         if heal {
             // As an enemy would: every checksum is right.
-            restore_checksums(&mut bytes);
+            bytes = fuzz::with_checksums(&bytes);
         }
         fuzz::frames(&bytes);
         fuzz::capture(&bytes);
         fuzz::spool(&bytes);
-    }
-}
-
-fn restore_checksums(bytes: &mut [u8]) {
-    let mut at = 0;
-    while at + 32 <= bytes.len() {
-        let length = u32_at(bytes, at + 4) as usize;
-        if bytes[at..at + 4] != [0x9e, 0x4b, 0x46, 0x72] || at + 32 + length > bytes.len() {
-            at += 8;
-            continue;
-        }
-        let payload = crc32c(&bytes[at + 32..at + 32 + length]);
-        bytes[at + 24..at + 28].copy_from_slice(&payload.to_le_bytes());
-        let header = crc32c(&bytes[at..at + 28]);
-        bytes[at + 28..at + 32].copy_from_slice(&header.to_le_bytes());
-        at += 32 + length.next_multiple_of(8);
     }
 }
 
@@ -353,7 +349,7 @@ fn compressed_content_cannot_grow_without_bound() {
     assert_eq!(bytes[block + 17], 1, "compressed");
     let mut bomb = bytes.clone();
     bomb[block + 20..block + 24].copy_from_slice(&(1u32 << 20).to_le_bytes());
-    restore_checksums(&mut bomb);
+    let bomb = fuzz::with_checksums(&bomb);
     let mut reader = Reader::new(&bomb[..]);
     let mut damage = Vec::new();
     while let Some(part) = reader.read().unwrap() {

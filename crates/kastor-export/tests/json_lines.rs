@@ -59,7 +59,7 @@ fn every_scope_and_the_newest_sums_are_in_the_file() {
     assert!(tele.persist(LONG).is_complete());
     let (spans, metrics) = lines_in(&path);
     assert_eq!(spans.len(), 5_000);
-    let steps = metrics.iter().filter(|metric| metric.name == "steps").next_back().unwrap();
+    let steps = metrics.iter().rfind(|metric| metric.name == "steps").unwrap();
     assert!(format!("{steps:?}").contains("AsInt(5000)"), "{steps:?}");
     assert!(fs::read_to_string(&path).unwrap().contains(r#"{"key":"service.name","value":{"stringValue":"shop"}}"#));
     let stats = tele.stats();

@@ -4,7 +4,7 @@
 //! machine may be busy, each single attempt gets [`SLACK`] more.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::{
     net::TcpListener,
@@ -15,7 +15,7 @@ use std::{
 
 use kastor::Telemetry;
 use kastor_export::{Otlp, OtlpConfig};
-use support::{
+use other_side::{
     proxy::{Fault, Proxy},
     server::{Reply, Server},
     wait_until,

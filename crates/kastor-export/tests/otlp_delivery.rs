@@ -1,13 +1,13 @@
 //! What becomes of a request: every answer that a server can give, and the accounts that follow from it.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kastor::{DropReason, ReporterStats, Telemetry};
 use kastor_export::{Compression, Otlp, OtlpConfig, Protocol, Retry};
-use support::{
+use other_side::{
     LONG,
     proxy::{Fault, Proxy},
     server::{Reply, Server},
@@ -47,7 +47,8 @@ fn http_date(in_seconds: u64) -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + in_seconds;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (mut year, mut day) = (1970, days);
-    let length = |year: u64| if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) { 366 } else { 365 };
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let length = |year: u64| if is_leap(year) { 366 } else { 365 };
     while day >= length(year) {
         day -= length(year);
         year += 1;
@@ -288,6 +289,6 @@ fn a_newer_snapshot_replaces_an_older_one_that_waits() {
     let after = server.received().len() - before;
     // What was in hand, what waited, what the last flush brought.
     assert!(after <= 4, "{after} requests for one newest state");
-    let ticks = server.metrics().into_iter().filter(|metric| metric.name == "ticks").next_back().unwrap();
+    let ticks = server.metrics().into_iter().rfind(|metric| metric.name == "ticks").unwrap();
     assert!(format!("{ticks:?}").contains("AsInt(20)"), "{ticks:?}");
 }

@@ -2,7 +2,7 @@
 //! parent's.
 #![cfg(all(unix, feature = "otlp"))]
 
-mod support;
+mod other_side;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ use std::{
 
 use kastor::Telemetry;
 use kastor_export::{Otlp, OtlpConfig, Retry};
-use support::{
+use other_side::{
     LONG,
     server::{Reply, Server},
 };
@@ -35,7 +35,7 @@ fn fork(in_child: impl FnOnce() -> i32) -> libc::pid_t {
 /// Waits for a child that must not hang.
 #[track_caller]
 fn assert_ends_well(child: libc::pid_t) {
-    support::wait_until("the child ends", || {
+    other_side::wait_until("the child ends", || {
         let mut status = 0;
         // SAFETY: the place for the status lives during the call.
         let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };

@@ -1,7 +1,7 @@
 //! gRPC, against a small server of the official service definitions.
 #![cfg(all(feature = "otlp", feature = "grpc"))]
 
-mod support;
+mod other_side;
 
 use std::{
     net::SocketAddr,
@@ -24,8 +24,8 @@ use opentelemetry_proto::tonic::{
     },
     trace::v1::Span,
 };
+use other_side::{LONG, tls::Authority};
 use prost::Message as _;
-use support::{LONG, tls::Authority};
 use tonic::{
     Code, Request, Response, Status,
     codec::CompressionEncoding,

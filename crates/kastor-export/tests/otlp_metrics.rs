@@ -1,7 +1,7 @@
 //! Aggregates and numeric events as a collector gets them, value by value.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value},
     metrics::v1::{Metric, NumberDataPoint, exemplar, metric::Data, number_data_point},
 };
-use support::{LONG, server::Server};
+use other_side::{LONG, server::Server};
 
 fn told(server: &Server, change: impl FnOnce(OtlpConfig) -> OtlpConfig) -> (Telemetry, MockClock) {
     let clock = MockClock::new();

@@ -1,13 +1,13 @@
 //! With a spool: what was recorded outlives outages, forks and the process, and every event is accounted for.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use kastor::{DropReason, ReporterStats, Telemetry};
 use kastor_export::{Otlp, OtlpConfig, Retry, SpoolConfig};
-use support::{
+use other_side::{
     LONG,
     server::{Reply, Server},
     wait_until,

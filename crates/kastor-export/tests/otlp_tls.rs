@@ -1,13 +1,13 @@
 //! TLS: whom the exporter trusts, and how it shows who it is.
 #![cfg(feature = "otlp")]
 
-mod support;
+mod other_side;
 
 use std::time::Duration;
 
 use kastor::Telemetry;
 use kastor_export::{Otlp, OtlpConfig, Retry};
-use support::{LONG, server::Server, tls::Authority};
+use other_side::{LONG, server::Server, tls::Authority};
 
 fn told(config: OtlpConfig) -> Telemetry {
     let quick = Retry { initial: Duration::from_millis(5), longest: Duration::from_millis(10), ..Retry::default() };

@@ -4,14 +4,11 @@
 //! state byte is the whole decision: [`OFF`] when no enabled context wants the name, [`ON`] when all of them do,
 //! [`MIXED`] when they differ. Whoever changes a context's configuration rewrites all state bytes ([`refresh`]).
 
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*, fence},
-};
+use std::sync::{Arc, Weak};
 
 use crate::{
     name::{Name, Path, name},
-    sync::lock,
+    sync::{AtomicPtr, AtomicU8, AtomicU32, Mutex, Ordering::*, constant, fence, global, lock},
 };
 
 /// No enabled context wants this name.
@@ -46,9 +43,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key that is not interned yet.
-    pub const fn new(text: &'static str) -> Self {
-        Self { text, id: AtomicU32::new(0) }
+    constant! {
+        /// A key that is not interned yet.
+        pub fn new(text: &'static str) -> Self {
+            Self { text, id: AtomicU32::new(0) }
+        }
     }
 
     #[inline(always)]
@@ -74,32 +73,48 @@ pub(crate) enum Vote {
     None,
 }
 
-static FIRST: AtomicPtr<Callsite> = AtomicPtr::new(std::ptr::null_mut());
-static DECIDERS: Mutex<Vec<Weak<dyn Decide>>> = Mutex::new(Vec::new());
-static COUNT: AtomicU32 = AtomicU32::new(0);
+/// All callsites that were passed, and who decides about them.
+struct Registry {
+    first: AtomicPtr<Callsite>,
+    deciders: Mutex<Vec<Weak<dyn Decide>>>,
+    /// Indexes of metric slots that were given out, and those of them that dropped handles left.
+    indexes: AtomicU32,
+    free_indexes: Mutex<Vec<u32>>,
+}
+
+global! {
+    static REGISTRY: Registry = Registry {
+        first: AtomicPtr::new(std::ptr::null_mut()),
+        deciders: Mutex::new(Vec::new()),
+        indexes: AtomicU32::new(0),
+        free_indexes: Mutex::new(Vec::new()),
+    };
+}
 
 impl Callsite {
-    /// A scope's callsite that nobody has passed yet.
-    pub const fn scope(name: &'static str, keys: &'static [Key]) -> Self {
-        Self::new(name, keys, true)
-    }
+    constant! {
+        /// A scope's callsite that nobody has passed yet.
+        pub fn scope(name: &'static str, keys: &'static [Key]) -> Self {
+            Self::new(name, keys, true)
+        }
 
-    /// A metric's callsite that nobody has passed yet.
-    pub const fn metric(name: &'static str, keys: &'static [Key]) -> Self {
-        Self::new(name, keys, false)
-    }
+        /// A metric's callsite that nobody has passed yet.
+        pub fn metric(name: &'static str, keys: &'static [Key]) -> Self {
+            Self::new(name, keys, false)
+        }
 
-    const fn new(name: &'static str, keys: &'static [Key], is_scope: bool) -> Self {
-        Self {
-            is_scope,
-            state: AtomicU8::new(NEW),
-            name_id: AtomicU32::new(0),
-            index: AtomicU32::new(0),
-            cached_parent: AtomicU32::new(u32::MAX),
-            cached_path: AtomicU32::new(0),
-            name,
-            keys,
-            next: AtomicPtr::new(std::ptr::null_mut()),
+        fn new(name: &'static str, keys: &'static [Key], is_scope: bool) -> Self {
+            Self {
+                is_scope,
+                state: AtomicU8::new(NEW),
+                name_id: AtomicU32::new(0),
+                index: AtomicU32::new(0),
+                cached_parent: AtomicU32::new(u32::MAX),
+                cached_path: AtomicU32::new(0),
+                name,
+                keys,
+                next: AtomicPtr::new(std::ptr::null_mut()),
+            }
         }
     }
 
@@ -163,7 +178,7 @@ impl Callsite {
     pub(crate) fn register(&'static self) -> u8 {
         // Dropped after the lock: the last handle of a context must not end under it.
         let voices;
-        let deciders = lock(&DECIDERS);
+        let deciders = lock(&REGISTRY.deciders);
         if self.state() != NEW {
             return self.state();
         }
@@ -173,8 +188,8 @@ impl Callsite {
             key.id.store(name(key.text).0, Relaxed);
         }
         self.index.store(next_index(), Relaxed);
-        self.next.store(FIRST.load(Relaxed), Relaxed);
-        FIRST.store(std::ptr::from_ref(self).cast_mut(), Release);
+        self.next.store(REGISTRY.first.load(Relaxed), Relaxed);
+        REGISTRY.first.store(std::ptr::from_ref(self).cast_mut(), Release);
         let state = decision(&voices, self);
         // Release: who sees the state also sees the ids.
         self.state.store(state, Release);
@@ -182,36 +197,33 @@ impl Callsite {
     }
 }
 
-/// Slots that dropped handles left.
-static FREE_INDEXES: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-
 /// An index for a metric slot that nobody has.
 pub(crate) fn take_index() -> u32 {
-    lock(&FREE_INDEXES).pop().unwrap_or_else(next_index)
+    lock(&REGISTRY.free_indexes).pop().unwrap_or_else(next_index)
 }
 
 /// Gives an index of [`take_index`] back.
 pub(crate) fn give_back_index(index: u32) {
-    lock(&FREE_INDEXES).push(index);
+    lock(&REGISTRY.free_indexes).push(index);
 }
 
 fn next_index() -> u32 {
-    COUNT.fetch_add(1, Relaxed) + 1
+    REGISTRY.indexes.fetch_add(1, Relaxed) + 1
 }
 
 /// Adds a context's voice. It is heard until the context is gone.
 pub(crate) fn add_decider(decider: &Arc<dyn Decide>) {
-    lock(&DECIDERS).push(Arc::downgrade(decider));
+    lock(&REGISTRY.deciders).push(Arc::downgrade(decider));
     refresh();
 }
 
 /// Asks every context again about every callsite.
 pub(crate) fn refresh() {
     let voices;
-    let mut deciders = lock(&DECIDERS);
+    let mut deciders = lock(&REGISTRY.deciders);
     deciders.retain(|decider| decider.strong_count() > 0);
     voices = upgraded(&deciders);
-    let mut next = FIRST.load(Acquire);
+    let mut next = REGISTRY.first.load(Acquire);
     // SAFETY: the list holds only `&'static Callsite`s, linked before they were published.
     while let Some(callsite) = unsafe { next.as_ref() } {
         let state = decision(&voices, callsite);
@@ -245,5 +257,5 @@ fn decision(voices: &[Arc<dyn Decide>], callsite: &Callsite) -> u8 {
 
 /// Holds the list and the indexes still, for a fork.
 pub(crate) fn hold() -> impl Sized {
-    (lock(&DECIDERS), lock(&FREE_INDEXES))
+    (lock(&REGISTRY.deciders), lock(&REGISTRY.free_indexes))
 }

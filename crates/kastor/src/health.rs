@@ -1,9 +1,8 @@
 //! What was emitted, delivered and dropped, and why: nothing is lost in silence.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::fmt;
+
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {

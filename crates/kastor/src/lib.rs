@@ -71,8 +71,9 @@ pub use crate::{
     dispatch::{Background, OnFull, background},
     error::Error,
     event::{
-        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, Link, Metric, MetricType, Number, Outcome,
-        PointEvent, Process, ScopeAggregate, SeriesAggregate, Snapshot, ThreadIdentity, Timing,
+        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, KeptRecords, KeptScope, KeptSeries, Link,
+        Metric, MetricType, Number, Outcome, PointEvent, Process, Replay, ScopeAggregate, SeriesAggregate, Snapshot,
+        ThreadIdentity, Timing,
     },
     health::{DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,
@@ -90,7 +91,7 @@ pub use crate::{
 };
 /// For the reporters of `kastor-export`: how their threads start, and what [`Reporter::hold_for_fork`] collects.
 #[doc(hidden)]
-pub use crate::{dispatch::spawn, sync::Held};
+pub use crate::{dispatch::start_thread, sync::Held};
 pub use kastor_macros::scoped;
 
 /// The limits that hold by default: nothing that a program does makes memory grow without a bound.

@@ -9,7 +9,7 @@ use std::{
     fmt,
     io::Write as _,
     mem,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     event::{Attributes, Metric, MetricType, Timing},
     name::{Path, name, path},
     reporter::Reporter,
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     value::{Value, json_value},
 };
 

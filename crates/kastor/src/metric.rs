@@ -4,13 +4,7 @@
 //! remember a cell for the current path; then two additions without a locked instruction. Justified by the
 //! `on_counter*` and `on_metric_event*` cases of the benchmark.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicU32,
-        Ordering::{Relaxed, Release},
-    },
-};
+use std::sync::Arc;
 
 use crate::{
     aggregate::Cell,
@@ -21,6 +15,7 @@ use crate::{
     record::{self, flag as record_flag},
     scope::{checked, deliver_inline, fill, is_awake},
     stack,
+    sync::{AtomicU32, Ordering::*},
     thread::{Block, Call, CellWanted, Cursor, Frame, ItemBuffer, Lane, block, flag, lane_flag},
     value::{MetricType, Value},
 };

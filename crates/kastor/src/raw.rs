@@ -11,10 +11,7 @@
 mod local;
 mod metric;
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 pub use self::{
     local::{Ids, Recorded, Scope, draw, record, record_with, tick},
@@ -31,6 +28,7 @@ use crate::{
     reporter::Deadline,
     scope::{deliver_inline, is_awake},
     stack::{self, Carrier},
+    sync::{AtomicU32, Ordering::Relaxed},
     thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
     value::{Items, Value},
 };

@@ -1,16 +1,13 @@
 //! Keeps the records themselves in memory: for tests, and for analysis in the program.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{fmt, sync::Arc};
 
 use crate::{
     error::Error,
     event::{Batch, BatchFacts},
     health::{DropReason, Drops},
     reporter::{Accounts, Reporter},
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     thread::{Part, Thread},
 };
 

@@ -4,7 +4,7 @@
 //! (TraceState probability sampling: the lower 56 bits against a threshold). So nothing is decided or remembered while
 //! the program runs, and every process that uses the same share agrees. A rate is decided when a root opens.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Which traces are recorded; for [`Builder::sampler`](crate::Builder::sampler).
 ///
@@ -91,7 +91,7 @@ impl Rate {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -8,28 +8,14 @@
 //! Every chain of links belongs to one flow and is linear; only stand-ins have links into another flow, and nothing
 //! follows those. Hence a scope that closes while it is current has no open child, and its frame is free at once.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fmt,
-    marker::PhantomData,
-    mem::ManuallyDrop,
-    sync::{
-        Arc, Mutex,
-        atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Relaxed},
-            fence,
-        },
-    },
-};
+use std::{cell::RefCell, collections::BTreeMap, fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc};
 
 use crate::{
     event::{span_id, trace_id},
     name::Path,
     propagate::TraceParent,
     sampler::Sampler,
-    sync::{Held, lock},
+    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
     thread::{Block, Flow, Frame, Segment, Sink, Thread, block, flag, lane_flag},
 };
 
@@ -41,16 +27,27 @@ thread_local! {
     static FLOWS: RefCell<ManuallyDrop<Vec<Flow>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
-/// Pushes `frame`, which is unused, under `parent`, which is current. The caller sets the start.
+/// Pushes `frame`, which is unused, under `parent`, which is current, as a child of it.
 #[inline(always)]
-pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_word: u32) {
-    let word = parent.word.get() & flag::INHERITED | lane_word;
+pub(crate) fn push(t: &Block, frame: &Frame, parent: &Frame, path: Path, lane_word: u32, start: impl FnOnce() -> u64) {
+    let (word, root) = (parent.word.get() & flag::INHERITED | lane_word, parent.root.get());
+    push_as(t, frame, parent, (path, word), (root, t.draw()), start);
+}
+
+/// The same with any word, root and span.
+#[inline(always)]
+pub(crate) fn push_as(
+    t: &Block,
+    frame: &Frame,
+    parent: *const Frame,
+    (path, word): (Path, u32),
+    (root, span): (u32, u32),
+    start: impl FnOnce() -> u64,
+) {
     t.free.set(frame.link.get());
     frame.link.set(parent);
-    frame.path.store(path.0, Relaxed);
-    frame.root.set(parent.root.get());
-    frame.word.set(word);
-    frame.span.store(t.draw(), Relaxed);
+    frame.root.set(root);
+    frame.open(path, word, span, start);
     t.current.set(frame);
 }
 
@@ -70,7 +67,7 @@ pub(crate) fn pop_to(t: &Block, frame: &Frame, link: *const Frame) {
 /// Makes a frame unused.
 #[inline(always)]
 fn release(t: &Block, frame: &Frame) {
-    frame.span.store(0, Relaxed);
+    frame.vacate();
     frame.link.set(t.free.get());
     t.free.set(frame);
 }
@@ -275,20 +272,15 @@ impl Carrier {
     pub(crate) fn enter(&self, t: &Block, thread: &Thread, flags: u32) -> Entered {
         let entered = Entered { stand_in: std::ptr::null(), previous: t.current.get(), levels: t.deep_levels.get() };
         let frame = free_frame(t, thread);
-        // Nothing carried: the stand-in has a path of its own, which no hot path knows, and the cold ones know as none.
-        let path = if self.is_some() { self.path } else { Path::NOWHERE };
-        // SAFETY: `current` is the base or a frame in place.
-        push(t, frame, unsafe { &*entered.previous }, path, 0);
-        frame.start.store(0, Relaxed);
+        let alias = t.draw();
         if self.is_some() {
-            let alias = frame.span.load(Relaxed);
             let sampled = if self.is_sampled { 0 } else { flag::UNSAMPLED };
-            frame.word.set(flag::STAND_IN | flag::FOREIGN | sampled | flags);
-            frame.root.set(alias);
+            let word = flag::STAND_IN | flag::FOREIGN | sampled | flags;
+            push_as(t, frame, entered.previous, (self.path, word), (alias, alias), || 0);
             add_flow(self.flow(alias));
         } else {
-            frame.word.set(flag::STAND_IN);
-            frame.span.store(0, Relaxed);
+            // The stand-in has a path of its own, which no hot path knows, and the cold ones know as none.
+            push_as(t, frame, entered.previous, (Path::NOWHERE, flag::STAND_IN), (alias, 0), || 0);
         }
         t.deep_levels.set(self.levels);
         Entered { stand_in: frame, ..entered }
@@ -421,19 +413,8 @@ impl Drop for Attached {
 
 /// The scopes that are open on a thread, as (path, start in ticks, number of the lane), the oldest first.
 pub(crate) fn open_frames(thread: &Thread) -> Vec<(Path, u64, usize)> {
-    let mut found = Vec::new();
-    for segment in lock(&thread.segments).iter() {
-        for frame in segment.frames() {
-            let span = frame.span.load(Acquire);
-            let (path, start, word) = (frame.path.load(Relaxed), frame.start.load(Relaxed), frame.word.get());
-            fence(Acquire);
-            // The owner may have closed it, or reused the frame, while it was read.
-            let is_open = span != 0 && start != 0 && word & (flag::CLOSED | flag::STAND_IN) == 0;
-            if is_open && frame.span.load(Relaxed) == span {
-                found.push((Path(path), start, (word >> flag::LANE_SHIFT & 0xff) as usize));
-            }
-        }
-    }
+    let segments = lock(&thread.segments);
+    let mut found: Vec<_> = segments.iter().flat_map(Segment::frames).filter_map(Frame::scope).collect();
     found.sort_by_key(|(_, start, _)| *start);
     found
 }

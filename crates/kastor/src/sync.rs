@@ -1,25 +1,35 @@
 //! The atomics of the lock-free structures, and locks that outlive a panic.
 //!
-//! A structure takes its atomics from here, so that a model (`tests/loom_table.rs`) can include its source file next to
-//! a `sync` of its own with loom's. Locks recover from poisoning: a panic in a reporter must not turn every later event
+//! A structure takes its atomics from here, so that a model (`tests/loom_*.rs`) can include its source file next to a
+//! `sync` of its own with loom's. Locks recover from poisoning: a panic in a reporter must not turn every later event
 //! into one.
 
-pub(crate) use std::sync::atomic;
+pub(crate) use std::sync::{Mutex, atomic::*};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{MutexGuard, PoisonError},
 };
 
-/// Makes a function `const`. In a model it does not: loom's atomics cannot be made at compile time.
+/// Makes functions `const`. In a model it does not: loom's atomics cannot be made at compile time.
 macro_rules! constant {
-    ($visibility:vis fn $($rest:tt)*) => { $visibility const fn $($rest)* };
+    ($($(#[$about:meta])* $visibility:vis fn $name:ident($($takes:tt)*) -> $gives:ty $body:block)*) => {
+        $($(#[$about])* $visibility const fn $name($($takes)*) -> $gives $body)*
+    };
 }
 pub(crate) use constant;
 
+/// What there is once in a process; in a model once in every execution.
+macro_rules! global {
+    ($(#[$about:meta])* $visibility:vis static $name:ident: $of:ty = $value:expr;) => {
+        $(#[$about])* $visibility static $name: $of = $value;
+    };
+}
+pub(crate) use global;
+
 /// Pointers to nothing.
-pub(crate) const fn null_pointers<T, const N: usize>() -> [atomic::AtomicPtr<T>; N] {
-    [const { atomic::AtomicPtr::new(std::ptr::null_mut()) }; N]
+pub(crate) const fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; N]
 }
 
 /// Locks `mutex`; what a panicking holder left behind is still used.

@@ -4,7 +4,6 @@ use std::{
     future::Future,
     pin::Pin,
     ptr,
-    sync::atomic::Ordering::Relaxed,
     task::{Context as PollContext, Poll},
     thread::panicking,
 };
@@ -16,6 +15,7 @@ use crate::{
     record::flag as record_flag,
     scope::{Detached, Scope, deliver_inline},
     stack::{self, Suspended},
+    sync::Ordering::Relaxed,
     thread::{Block, Flow, Frame, Lane, Thread, block, flag, lane_flag},
     value::Value,
 };
@@ -177,14 +177,9 @@ impl Follower {
         let previous = t.current.get();
         // SAFETY: not null, so an unused frame of this thread's segments.
         let frame = unsafe { &*t.free.get() };
-        t.free.set(frame.link.get());
-        frame.link.set(previous);
-        frame.path.store(self.scope.path.0, Relaxed);
-        frame.start.store(0, Relaxed);
-        frame.root.set(self.scope.sequences.2);
-        frame.word.set(flag::STAND_IN | self.scope.flags);
-        frame.span.store(self.scope.sequences.0, Relaxed);
-        t.current.set(frame);
+        let word = flag::STAND_IN | self.scope.flags;
+        let (span, _, root) = self.scope.sequences;
+        stack::push_as(t, frame, previous, (self.scope.path, word), (root, span), || 0);
         let levels = t.deep_levels.replace(self.scope.depth + 1);
         stack::Entered { stand_in: frame, previous, levels }
     }

@@ -21,7 +21,11 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// So many rounds, and many more in a deep run.
 fn rounds(few: u64) -> u64 {
-    if std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1") { few * 30 } else { few }
+    match std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1") {
+        _ if cfg!(miri) => 3,
+        true => few * 30,
+        false => few,
+    }
 }
 
 /// Keeps the `id` of every event, in the order in which they came.
@@ -120,7 +124,7 @@ fn assert_complete(flushed: &Flush) {
 #[test]
 fn inline_and_background_reporters_get_every_event_of_every_thread_exactly_once() {
     const THREADS: u64 = 8;
-    const EACH: u64 = 6_000;
+    const EACH: u64 = if cfg!(miri) { 60 } else { 6_000 };
     let (inline, behind) = (Ids::default(), Ids::default());
     let waiting = background(behind.clone()).on_full(OnFull::Wait(LONG));
     let tele = Telemetry::builder().reporter(inline.clone()).reporter(waiting).build();
@@ -366,6 +370,7 @@ fn every_event_after_a_shutdown_is_counted_as_dropped() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_last_handle_does_not_wait_for_a_stuck_reporter_which_gets_everything_later() {
     let tally = Tally::default();
     let stuck = Stuck::then(tally.clone());
@@ -382,6 +387,7 @@ fn the_last_handle_does_not_wait_for_a_stuck_reporter_which_gets_everything_late
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_full_queue_drops_and_counts_exactly() {
     const EVENTS: u64 = 50_000;
     let ids = Ids::default();
@@ -406,6 +412,7 @@ fn a_full_queue_drops_and_counts_exactly() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_full_queue_makes_threads_wait_so_that_nothing_is_lost() {
     for threads in [1, 4] {
         let tally = Tally::default();
@@ -420,6 +427,7 @@ fn a_full_queue_makes_threads_wait_so_that_nothing_is_lost() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn waiting_for_a_stuck_reporter_ends_and_the_rest_is_counted() {
     let stuck = Stuck::then(Tally::default());
     let waiting = background(stuck.clone()).on_full(OnFull::Wait(Duration::from_millis(1)));
@@ -432,6 +440,7 @@ fn waiting_for_a_stuck_reporter_ends_and_the_rest_is_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_recording_keeps_to_its_bound_and_says_what_it_left_out() {
     let recording = Recording::new(64 << 10);
     let tele = Telemetry::builder().reporter(recording.clone()).build();
@@ -450,6 +459,7 @@ fn a_recording_keeps_to_its_bound_and_says_what_it_left_out() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_stuck_reporter_costs_its_neighbour_nothing() {
     let (quick, stuck) = (Tally::default(), Stuck::then(Tally::default()));
     let builder = Telemetry::builder().queue_bytes(4 << 20);

@@ -1006,6 +1006,7 @@ fn a_future_that_ends_elsewhere_has_the_ids_of_where_it_began() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn traces_of_one_thread_share_the_upper_half_of_their_id() {
     let program = Program::new();
     (0..1000).for_each(|_| drop(scope!(program.tele, "format.roots")));
@@ -1018,6 +1019,7 @@ fn traces_of_one_thread_share_the_upper_half_of_their_id() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn batches_of_many_sizes_are_tiled_by_their_records() {
     let program = Program::new();
     let text = "t".repeat(600);

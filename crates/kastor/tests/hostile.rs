@@ -309,6 +309,7 @@ fn no_value_escapes_from_any_entry_point() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn no_text_escapes_from_any_entry_point() {
     let watched = Watched::new();
     let tele = &watched.tele;
@@ -434,6 +435,7 @@ fn fill(scope: &Rc<Scope>, levels: u32) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn an_event_that_fills_itself_while_it_is_printed_keeps_its_limit_and_its_batch() {
     for levels in [1, 3, 20, 300] {
         let recording = Recording::new(1 << 30);

@@ -143,6 +143,7 @@ fn emit(tele: &Telemetry, times: usize) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn an_inline_reporter_that_fails_harms_neither_the_program_nor_its_neighbours() {
     for (what, chaos) in misbehaviours() {
         let neighbours = [Tally::default(), Tally::default()];
@@ -160,6 +161,7 @@ fn an_inline_reporter_that_fails_harms_neither_the_program_nor_its_neighbours() 
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_background_reporter_that_fails_harms_neither_the_program_nor_its_neighbours() {
     for (what, chaos) in misbehaviours() {
         let neighbours = [Tally::default(), Tally::default()];
@@ -236,6 +238,7 @@ fn a_reporter_that_fails_five_times_in_a_row_is_left_out_and_probed_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn failures_are_logged_ever_more_rarely_with_their_number_and_neutralised() {
     capture_log();
     let moody = Moody::<2> { fails_every_second_time: true, ..Moody::default() };

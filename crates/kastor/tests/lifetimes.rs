@@ -205,7 +205,8 @@ fn a_future_whose_destructor_panics_closes_its_scope_all_the_same() {
 fn a_scope_that_outlives_its_future_closes_when_it_is_dropped_and_leaves_nothing() {
     let tele = Telemetry::builder().build();
     let _current = tele.override_current();
-    for _ in 0..10_000 {
+    const TIMES: u64 = if cfg!(miri) { 30 } else { 10_000 };
+    for _ in 0..TIMES {
         let Poll::Ready(inner) = poll_once(async { scope!("inner") }.in_scope(scope!("outer"))) else {
             panic!("ready at once")
         };
@@ -217,7 +218,7 @@ fn a_scope_that_outlives_its_future_closes_when_it_is_dropped_and_leaves_nothing
     let calls = |path: &str| tele.report().scope(path).map(|scope| scope.calls());
     assert_eq!(
         [calls("outer"), calls("outer.inner"), calls("beside"), calls("after")],
-        [Some(10_000), Some(10_000), Some(10_000), Some(1)]
+        [Some(TIMES), Some(TIMES), Some(TIMES), Some(1)]
     );
 }
 
@@ -276,6 +277,7 @@ impl Reporter for Slow {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_last_events_of_a_context_arrive_where_reporters_are_waited_for() {
     let delivered = Arc::new(AtomicU64::new(0));
     let patient = background(Slow(Arc::clone(&delivered))).on_full(OnFull::Wait(Duration::from_secs(30)));

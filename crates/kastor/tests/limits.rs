@@ -172,6 +172,7 @@ fn a_failure_finds_room_in_a_full_scope() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_last_value_of_a_key_wins_however_often_it_is_set() {
     let (tele, seen) = context();
     let scope = scope!(tele, "a");
@@ -188,6 +189,7 @@ fn the_last_value_of_a_key_wins_however_often_it_is_set() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn an_event_keeps_64_kib_of_everything() {
     let recording = Recording::new(1 << 20);
     let (seen, value) = (Seen::default(), "v".repeat(4096));
@@ -207,6 +209,7 @@ fn an_event_keeps_64_kib_of_everything() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_string_of_a_gibibyte_is_refused_in_no_time() {
     let size = if is_deep() { 1 << 30 } else { 1 << 28 };
     // SAFETY: zeros are UTF-8; checking would read, and so allocate, all of it.
@@ -238,6 +241,26 @@ fn expected_path(name: &str, depth: usize) -> (String, bool) {
 }
 
 #[test]
+fn the_self_times_add_up_beyond_the_limits_too() {
+    let clock = MockClock::new();
+    let tele = Telemetry::builder().clock(clock.clone()).build();
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(tele.scope("level"));
+        clock.advance(Duration::from_nanos(1));
+    }
+    while open.pop().is_some() {
+        clock.advance(Duration::from_nanos(2));
+    }
+    let report = tele.report();
+    let self_ns: u128 = report.scopes().iter().map(|scope| scope.self_time().as_nanos()).sum();
+    assert_eq!(self_ns, 300 + 299 * 2, "the last advance is after the outermost closed");
+    let deeper = report.scopes().iter().find(|scope| scope.path().ends_with("(deeper)")).unwrap();
+    assert_eq!((deeper.calls(), deeper.self_time().as_nanos()), (44, 44 + 43 * 2));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn beyond_the_limits_a_path_ends_in_deeper_and_the_depth_stays_exact() {
     let (tele, seen) = context();
     for (name, depth) in [("d", 1000), (&*"w".repeat(256), 300), (&*"x".repeat(255), 257)] {
@@ -295,6 +318,7 @@ impl Reporter for Depths {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_million_scopes_may_be_open_on_a_small_thread_and_close_in_any_order() {
     const MANY: u64 = 1_000_000;
     let order = |first_first: bool| {
@@ -346,6 +370,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn labels_beyond_2000_sets_share_one_series_with_exact_sums() {
     let (tele, _) = context();
     let _current = tele.override_current();
@@ -374,6 +399,7 @@ fn labels_beyond_2000_sets_share_one_series_with_exact_sums() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_last_events_of_dying_threads_arrive() {
     let recording = Recording::new(64 << 20);
     let tele = Telemetry::builder().reporter(recording.clone()).build();
@@ -400,6 +426,7 @@ fn the_last_events_of_dying_threads_arrive() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn two_thousand_live_threads_work() {
     const THREADS: usize = 2000;
     let recording = Recording::new(64 << 20);
@@ -442,6 +469,7 @@ fn alone(test: &str, body: impl FnOnce()) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn dynamic_names_beyond_the_bound_share_one_and_everything_is_counted() {
     alone("dynamic_names_beyond_the_bound_share_one_and_everything_is_counted", || {
         let names: u64 = if is_deep() { 1_000_000 } else { 150_000 };
@@ -467,6 +495,7 @@ fn dynamic_names_beyond_the_bound_share_one_and_everything_is_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn many_short_threads_leave_the_memory_flat() {
     alone("many_short_threads_leave_the_memory_flat", || {
         let count = if is_deep() { 100_000 } else { 20_000 };

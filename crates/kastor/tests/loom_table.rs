@@ -8,19 +8,8 @@
 #[allow(dead_code, reason = "the models use what readers and writers of names use")]
 mod table;
 
-/// What the structures see instead of the library's own.
-mod sync {
-    pub(crate) use loom::sync::atomic;
-
-    macro_rules! constant {
-        ($visibility:vis fn $($rest:tt)*) => { $visibility fn $($rest)* };
-    }
-    pub(crate) use constant;
-
-    pub(crate) fn null_pointers<T, const N: usize>() -> [atomic::AtomicPtr<T>; N] {
-        std::array::from_fn(|_| atomic::AtomicPtr::new(std::ptr::null_mut()))
-    }
-}
+#[path = "loom/sync.rs"]
+mod sync;
 
 use loom::{cell::UnsafeCell, sync::Mutex, thread};
 use table::{Segments, Table};

@@ -33,6 +33,7 @@ fn sampled_by(sampler: Sampler) -> (Telemetry, Kept) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_share_keeps_whole_traces_and_leaves_the_aggregates_exact() {
     let (tele, kept) = sampled_by(Sampler::ratio(0.25));
     for _ in 0..4_000 {

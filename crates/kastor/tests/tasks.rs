@@ -200,7 +200,7 @@ fn a_future_may_be_moved_to_another_thread_between_any_two_polls() {
     let recording = Recording::new(32 << 20);
     let seen = Seen::default();
     let tele = Telemetry::builder().reporter(recording.clone()).reporter(seen.clone()).build();
-    const TASKS: usize = 200;
+    const TASKS: usize = if cfg!(miri) { 3 } else { 200 };
     async fn part(n: usize) {
         drop(scope!("leaf"));
         yield_now().await;

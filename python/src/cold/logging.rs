@@ -38,7 +38,7 @@ impl Log for Bridge {
                     let logger = logger(python, metadata.target())?;
                     logger.call_method1("isEnabledFor", (level_number(metadata.level()),))?.extract()
                 };
-                contained(python, |python| ask(python)).unwrap_or(false)
+                contained(python, ask).unwrap_or(false)
             }
             None => metadata.level() <= Level::Warn,
         }

@@ -16,23 +16,23 @@ use crate::hot::{
 /// Attributes that one scope keeps; records keep fewer.
 const MAX_KEPT: usize = 1 << 10;
 
-/// The cell that is meant: the scope, or the one that it stands for after it was entered again.
-fn cell_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a mut Cell> {
+/// The cell that is meant: the scope, or the one that it stands for after it was entered again. Held by the object.
+fn cell_of(object: &Bound<'_, PyAny>) -> PyResult<*mut Cell> {
     if object.get_type_ptr() != cell::TYPE.load(Relaxed) {
         return Err(PyTypeError::new_err("expected a kastor scope"));
     }
     let cell = object.as_ptr().cast::<Cell>();
-    // SAFETY: the type says what it is; the object, and through it the other scope, is held as long as the reference.
-    // Nobody else has one: the functions here do not call code of the program while they do.
+    // SAFETY: the type says what it is, and the object is held.
     unsafe {
         let inner = (*cell).token().cast::<Cell>();
-        Ok(if (*cell).state() == flag::PASSING && !inner.is_null() { &mut *inner } else { &mut *cell })
+        Ok(if (*cell).state() == flag::PASSING && !inner.is_null() { inner } else { cell })
     }
 }
 
 /// Changes what a scope carries, unless it is closed already.
 fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Extra)) -> PyResult<()> {
-    let cell = cell_of(object)?;
+    // SAFETY: held by the object; `f` calls no code of the program, so nobody else looks at the cell meanwhile.
+    let cell = unsafe { &mut *cell_of(object)? };
     if matches!(cell.state(), flag::FRESH | flag::OPEN) && !cell.has(flag::ANCHOR | flag::STAND_IN) {
         f(cell.make_rich());
     }
@@ -66,7 +66,8 @@ pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>
 #[pyfunction]
 #[pyo3(signature = (this, name, /, **attributes), text_signature = "(self, name, /, **attributes)")]
 pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-    let context = owner(cell_of(this)?.owner);
+    // SAFETY: held by the object.
+    let context = owner(unsafe { (*cell_of(this)?).owner });
     if context.is_null() {
         return Ok(());
     }
@@ -124,18 +125,20 @@ pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pyo3(text_signature = "(self)")]
 pub(crate) fn traceparent(this: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     let cell = cell_of(this)?;
-    if cell.state() != flag::OPEN {
-        return Ok(None);
-    }
-    // SAFETY: open, and no stand-in: those are never handed out.
-    let carrier = unsafe { carrier_of(std::ptr::from_mut(cell)) };
+    // SAFETY: held by the object, and no stand-in: those are never handed out.
+    let carrier = unsafe {
+        if (*cell).state() != flag::OPEN {
+            return Ok(None);
+        }
+        carrier_of(cell)
+    };
     Ok(carrier.trace_parent().map(|parent| parent.to_string()))
 }
 
 /// A new scope of the same context, name and metadata.
 #[pyfunction]
 pub(crate) fn _copy<'py>(scope: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let cell = std::ptr::from_mut(cell_of(scope)?);
+    let cell = cell_of(scope)?;
     // SAFETY: a scope that is held; the answer is a new reference or null with an error.
     unsafe { Bound::from_owned_ptr_or_err(scope.py(), scope::copy(cell)) }
 }

@@ -361,7 +361,7 @@ unsafe fn record_native(context: &Context, cell: *mut Cell, end: u64, outcome: O
             let recorded = if is_bare {
                 raw::record(telemetry, &scope)
             } else {
-                raw::record_with(telemetry, &scope, outcome, &attach)
+                raw::record_with(telemetry, &scope, outcome, attach)
             };
             if recorded != Recorded::Elsewhere {
                 return recorded == Recorded::Yes;

@@ -1,11 +1,15 @@
 //! `kastor demo`: runs the [`pipeline`] over real files and shows what kastor saw of it and what that cost.
 
+mod capture;
 mod cost;
 mod discover;
+mod otlp;
 mod pipeline;
 mod pool;
+mod prometheus;
 mod render;
 mod terms;
+mod trace;
 
 use std::fs;
 use std::io;
@@ -21,7 +25,9 @@ use crate::arguments::DemoArguments;
 use crate::facts::{self, Account, MetricFacts, ScopeFacts};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use capture::Captured;
 use cost::{Cost, cpu_time};
+use otlp::Sent;
 use pipeline::{Outcome, Progress, Settings};
 
 /// How long all rounds together should take if the user does not say how many to run: the more rounds, the less noise.
@@ -46,22 +52,45 @@ struct Demonstration {
     telemetry: Account,
     /// None where the system does not tell the CPU time of a process.
     cost: Option<Cost>,
+    /// None unless asked for.
+    captured: Option<Captured>,
+    /// What `--perfetto` and `--chrome` asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<trace::Written>,
+    /// None unless asked for.
+    sent: Option<Sent>,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &DemoArguments, output: &mut Output) -> Result<Verdict, Failure> {
     let settings = Settings { root: place(arguments.path.as_deref())?, workers: arguments.workers() };
     let rounds = arguments.repeat.map(u32::from);
+    // Before the work: an address that cannot be listened on, or a file that cannot be written, should not cost a run.
+    let endpoint = arguments.prometheus.as_deref().map(prometheus::listen).transpose()?;
+    let trace_files = trace::Files::create(arguments)?;
     let bar = Bar::new();
     let demonstration = demonstrate(&settings, rounds, &bar);
     bar.clear();
-    let demonstration = demonstration?;
+    let (mut demonstration, telemetry) = demonstration?;
+    if let Some(path) = &arguments.capture {
+        demonstration.captured = Some(capture::run(path, &settings)?);
+    }
+    if let Some(url) = &arguments.otlp {
+        demonstration.sent = Some(otlp::run(url, &settings)?);
+    }
+    demonstration.traces = trace_files.record(&settings)?;
     if arguments.json {
         output.json(&demonstration)?;
     } else {
         render::text(&demonstration, output);
     }
-    Ok(match demonstration.telemetry.missing() {
+    if let Some(endpoint) = endpoint {
+        prometheus::serve(endpoint, &telemetry, output);
+    }
+    let missing_in_capture = demonstration.captured.as_ref().map_or(0, |captured| captured.missing);
+    let missing_in_traces: u64 = demonstration.traces.iter().map(|written| written.missing).sum();
+    let unsent = demonstration.sent.as_ref().map_or(0, |sent| sent.missing);
+    Ok(match demonstration.telemetry.missing() + missing_in_capture + missing_in_traces + unsent {
         0 => Verdict::Fine,
         _ => Verdict::Finding,
     })
@@ -86,7 +115,9 @@ fn place(asked: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// Runs the pipeline once to see what there is and to warm the file cache, then in rounds with telemetry off and on.
-fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<Demonstration, Failure> {
+///
+/// The context of the run that is shown comes along.
+fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<(Demonstration, Telemetry), Failure> {
     let started = Instant::now();
     let outcome = pipeline::run(&Telemetry::disabled(), settings, bar).map_err(no_worker)?;
     if outcome.counted == 0 {
@@ -118,7 +149,7 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         }
         bar.advance();
     }
-    Ok(Demonstration {
+    let demonstration = Demonstration {
         path: settings.root.to_string_lossy().into_owned(),
         workers: settings.workers.get(),
         documents: observed.outcome,
@@ -126,7 +157,11 @@ fn demonstrate(settings: &Settings, rounds: Option<u32>, bar: &Bar) -> Result<De
         metrics: facts::metrics(&observed.report),
         telemetry: observed.account,
         cost: Cost::of(off, on),
-    })
+        captured: None,
+        sent: None,
+        traces: Vec::new(),
+    };
+    Ok((demonstration, observed.telemetry))
 }
 
 /// How many rounds of two runs to make if one run takes this long.
@@ -149,6 +184,7 @@ struct Observed {
     outcome: Outcome,
     account: Account,
     report: Report,
+    telemetry: Telemetry,
 }
 
 /// One run with all that a program would have: a context, a reporter that keeps every event, a flush at the end.
@@ -161,7 +197,7 @@ fn run_on(settings: &Settings) -> Result<(Observed, Option<Duration>), Failure> 
     let cpu = since(before);
     let report = telemetry.report();
     telemetry.shutdown(FLUSH_PATIENCE);
-    Ok((Observed { outcome, account, report }, cpu))
+    Ok((Observed { outcome, account, report, telemetry }, cpu))
 }
 
 fn since(before: Option<Duration>) -> Option<Duration> {

@@ -1,6 +1,9 @@
 //! What `kastor demo` prints for people: the call tree, the metrics, the top terms, and one line on telemetry itself.
 
+use super::capture::Captured;
+use super::otlp::Sent;
 use super::terms::RankedTerm;
+use super::trace::Written;
 use super::{Cost, Demonstration};
 use crate::facts::{Account, MetricFacts, ScopeFacts};
 use crate::output::{ALARM, FAINT, Output, PLAIN};
@@ -18,6 +21,13 @@ pub(super) fn text(demonstration: &Demonstration, output: &mut Output) {
     top_terms(&demonstration.documents.ranking, output);
     output.heading("Telemetry itself");
     itself(&demonstration.telemetry, demonstration.cost.as_ref(), output);
+    if let Some(captured) = &demonstration.captured {
+        capture(captured, output);
+    }
+    traces(&demonstration.traces, output);
+    if let Some(sent) = &demonstration.sent {
+        otlp(sent, output);
+    }
 }
 
 fn summary(demonstration: &Demonstration, output: &mut Output) {
@@ -99,6 +109,33 @@ fn itself(account: &Account, cost: Option<&Cost>, output: &mut Output) {
     let style = if account.missing() > 0 { ALARM } else { PLAIN };
     let late = if account.late > 0 { format!(", {} late", account.late) } else { String::new() };
     output.line(style, &format!("{} events, {} lost{late}; {share}", account.events, account.lost));
+}
+
+fn capture(captured: &Captured, output: &mut Output) {
+    let Captured { files, events, missing, bytes: size } = captured;
+    let lost = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+    let style = if *missing > 0 { ALARM } else { PLAIN };
+    let place = files.join(", ");
+    output.line(style, &format!("one more run captured: {events} events{lost}, {} in {place}", bytes(*size)));
+    output.line(FAINT, "kastor check says what a capture holds");
+}
+
+fn traces(traces: &[Written], output: &mut Output) {
+    if !traces.is_empty() {
+        output.heading("Traces of one more run");
+    }
+    for Written { format, path, events, missing, bytes: size } in traces {
+        let style = if *missing > 0 { ALARM } else { PLAIN };
+        let missing = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+        output.line(style, &format!("{path}: {events} scopes{missing}, {}, for {format}", bytes(*size)));
+    }
+}
+
+fn otlp(sent: &Sent, output: &mut Output) {
+    let Sent { url, delivered, missing } = sent;
+    let lost = if *missing > 0 { format!(", {missing} missing") } else { String::new() };
+    let style = if *missing > 0 { ALARM } else { PLAIN };
+    output.line(style, &format!("one more run sent to {url}: {delivered} events{lost}, and the sums as metrics"));
 }
 
 fn share(cost: &Cost) -> String {

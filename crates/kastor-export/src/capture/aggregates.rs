@@ -30,6 +30,7 @@ use kastor::{Histogram, MetricType, Number, ScopeAggregate, SeriesAggregate, Sna
 use super::{
     format::{TABLE_BYTES, put_text, put32, put64, text, valid},
     record::{Attribute, StoredValue, tag},
+    tables::Tables,
 };
 use crate::frame::{padding, u32_at, u64_at};
 
@@ -157,11 +158,17 @@ fn push_histogram(to: &mut Vec<u8>, histogram: &Histogram) {
 #[derive(Clone, Copy, Debug)]
 pub struct Aggregates<'a> {
     payload: &'a [u8],
+    tables: &'a Tables,
 }
 
 impl<'a> Aggregates<'a> {
-    pub(super) fn new(payload: &'a [u8]) -> Self {
-        Self { payload }
+    pub(super) fn new(payload: &'a [u8], tables: &'a Tables) -> Self {
+        Self { payload, tables }
+    }
+
+    /// What was told of names and paths before.
+    pub fn tables(&self) -> &'a Tables {
+        self.tables
     }
 
     /// Since when the sums run: nanoseconds since 1970-01-01 UTC.

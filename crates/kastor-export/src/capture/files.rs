@@ -11,7 +11,7 @@ use kastor::Process;
 
 use super::{
     config::{CaptureConfig, EXTENSION},
-    format::{MAX_PAYLOAD_BYTES, SIGNATURE, UNKNOWN_INDEX, kind},
+    format::{MAX_PAYLOAD_BYTES, SIGNATURE, Session, UNKNOWN_INDEX, WrongSession, kind},
 };
 use crate::{
     frame::{Frames, HEADER_BYTES, Step, u64_at},
@@ -64,29 +64,39 @@ impl Files {
         self.fs.sync_folder(self.config.place().0)
     }
 
-    /// Opens the next file, and removes those that are too many.
+    /// Opens the next file. What it takes the place of stays until it is [`keep`](Self::keep)t.
     pub(super) fn open_next(&mut self, process: Process) -> io::Result<Opened> {
         let (folder, stem) = self.config.place();
         let (folder, stem) = (folder.to_owned(), stem.map(str::to_owned));
         self.fs.create_folder(&folder)?;
-        let opened = match &stem {
-            Some(_) if self.number == 0 && self.may_have_named_file => match self.open_named()? {
-                Some(opened) => opened,
-                None => self.create_next(&folder, stem.as_deref(), process)?,
-            },
-            _ => self.create_next(&folder, stem.as_deref(), process)?,
-        };
-        self.number = opened.number;
-        self.made.push_back(opened.path.clone());
+        if stem.is_some()
+            && self.number == 0
+            && self.may_have_named_file
+            && let Some(opened) = self.open_named()?
+        {
+            return Ok(opened);
+        }
+        self.create_next(&folder, stem.as_deref(), process)
+    }
+
+    /// Leaves no trace of a file that nothing could be written to: on a full disk there would be ever more of them.
+    pub(super) fn give_up(&self, path: &Path) {
+        self.remove(path);
+    }
+
+    /// Something was written to a file: now those that are too many are removed.
+    pub(super) fn keep(&mut self, path: &Path, number: u32) {
+        self.number = number;
+        self.made.push_back(path.to_owned());
         while self.made.len() > self.config.max_files {
             if let Some(oldest) = self.made.pop_front() {
                 self.remove(&oldest);
             }
         }
-        if stem.is_none() {
+        if let (folder, None) = self.config.place() {
+            let folder = folder.to_owned();
             self.make_room_in(&folder);
         }
-        Ok(opened)
     }
 
     /// The one file that was asked for, new or to be continued; none if another process writes it.
@@ -148,7 +158,7 @@ impl Files {
                 return;
             }
             let is_own = self.made.contains(&path);
-            if Some(&path) != newest.as_ref() && (is_own || lock(&*file).unwrap_or(false)) {
+            if Some(&path) != newest.as_ref() && (is_own || is_abandoned(&*file)) {
                 self.remove(&path);
                 self.made.retain(|made| *made != path);
                 bytes = bytes.saturating_sub(file_bytes);
@@ -170,6 +180,11 @@ fn lock(file: &dyn FsFile) -> io::Result<bool> {
     if cfg!(unix) { file.try_lock() } else { Ok(true) }
 }
 
+/// Whether nobody writes a file. Where that cannot be told, somebody does.
+fn is_abandoned(file: &dyn FsFile) -> bool {
+    cfg!(unix) && file.try_lock().unwrap_or(false)
+}
+
 /// When the first session of a file began, Unix ns; 0 if it does not say.
 fn begun(file: &dyn FsFile) -> u64 {
     let mut bytes = [0; HEADER_BYTES + 48];
@@ -184,6 +199,17 @@ fn begun(file: &dyn FsFile) -> u64 {
 /// Where to go on in a file that is there: behind its last whole frame. A frame that a crash cut short is cut off.
 fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
     let size = file.bytes()?;
+    let refused = |why: &str| {
+        let message = format!("{} is there already and {why}; choose another name", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    };
+    let first = Frames::new(ReadAt::new(file, 0), 0, MAX_PAYLOAD_BYTES).next().map(|step| match step {
+        Step::Frame { header, payload, .. } if header.kind == kind::SESSION => Session::decode(payload).err(),
+        _ => None,
+    })?;
+    if let Some(WrongSession::Version(version, _)) = first {
+        return refused(&format!("has capture format {version}"));
+    }
     let trailer = size.saturating_sub(HEADER_BYTES as u64 + 8);
     if let Step::Frame { header, payload, .. } =
         Frames::new(ReadAt::new(file, trailer), trailer, MAX_PAYLOAD_BYTES).next()?
@@ -201,8 +227,7 @@ fn end_of(file: &dyn FsFile, path: &Path) -> io::Result<(u64, u64)> {
         }
     }
     if !is_capture {
-        let message = format!("{} is there already and is no capture; choose another name", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return refused("is no capture");
     }
     file.truncate(frames.offset())?;
     Ok((frames.offset(), if size == 0 { 0 } else { UNKNOWN_INDEX }))

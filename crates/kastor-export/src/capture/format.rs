@@ -249,6 +249,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    #[inline]
     pub(crate) fn duration_ns(&self, ticks: u64) -> u64 {
         if self.ns_per_tick == 1.0 { ticks } else { (ticks as f64 * self.ns_per_tick).round() as u64 }
     }

@@ -36,6 +36,7 @@ mod files;
 mod format;
 mod read;
 mod record;
+mod replay;
 mod tables;
 mod write;
 
@@ -58,6 +59,7 @@ pub use self::{
     format::{IndexEntry, Session, Thread},
     read::{Damage, Part, Reader},
     record::{Attribute, Block, Metric, PointEvent, Record, StoredValue, Timing},
+    replay::{Replay, Replayed},
     tables::{Progress, Tables},
 };
 use crate::fs::{Fs, OsFs};
@@ -109,6 +111,11 @@ impl Capture {
     /// The files that this process wrote and kept, the newest last.
     pub fn files(&self) -> Vec<PathBuf> {
         self.lock().made()
+    }
+
+    /// The newest failure in this process, in words.
+    pub fn last_error(&self) -> Option<String> {
+        self.lock().last_error().map(str::to_owned)
     }
 
     pub(crate) fn on(fs: Arc<dyn Fs>, config: CaptureConfig) -> Self {
@@ -212,3 +219,6 @@ impl fmt::Debug for Capture {
         write!(f, "Capture({:?})", self.shared.path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ impl<R: Read> Reader<R> {
                 Found::Tables => continue,
                 Found::Damage(what) => damage(what),
                 Found::Session => Ok(self.session.as_ref().map(Part::Session)),
-                Found::Aggregates => Ok(Some(Part::Aggregates(Aggregates::new(&self.unpacked.content)))),
+                Found::Aggregates => Ok(Some(Part::Aggregates(Aggregates::new(&self.unpacked.content, &self.tables)))),
                 Found::Block(header) => match Block::new(header, &self.unpacked.content, &self.tables, offset) {
                     Some(block) => Ok(Some(Part::Block(block))),
                     None => damage("a block whose parts are not as long as it says"),
@@ -133,8 +133,8 @@ impl<R: Read> Reader<R> {
         &self.tables
     }
 
-    /// What they stood for before the newest session began.
-    pub(super) fn previous_tables(&self) -> &Tables {
+    /// What they stood for before the newest session began: whoever adds up by number needs them when it is told of that.
+    pub fn previous_tables(&self) -> &Tables {
         &self.previous_tables
     }
 

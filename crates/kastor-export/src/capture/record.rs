@@ -29,6 +29,7 @@ mod flag {
     pub(super) const DEEPER: u8 = 8;
     pub(super) const UNSAMPLED: u8 = 16;
     pub(super) const ITEMS: u8 = 32;
+    pub(super) const DETACHED: u8 = 64;
     pub(super) const VALUE: u8 = 5;
 }
 
@@ -83,22 +84,27 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
+    #[inline]
     fn path(&self) -> u32 {
         u32_at(self.fixed, 0)
     }
 
+    #[inline]
     fn has(&self, flags: u8) -> bool {
         self.fixed[4] & flags != 0
     }
 
+    #[inline]
     fn kind(&self) -> u8 {
         self.fixed[5]
     }
 
+    #[inline]
     fn start(&self) -> u64 {
         u64_at(self.fixed, 24)
     }
 
+    #[inline]
     fn duration(&self) -> u64 {
         if self.has(flag::LONG) { u64_at(self.rest, 0) } else { u64::from(u32_at(self.fixed, 20)) }
     }
@@ -209,6 +215,16 @@ impl<'a> Block<'a> {
         self.tables
     }
 
+    /// The records as they left their thread, in the layout of `docs/format.md`.
+    pub fn record_bytes(&self) -> &'a [u8] {
+        self.records
+    }
+
+    /// The flow table that they refer to.
+    pub fn flow_bytes(&self) -> &'a [u8] {
+        self.flows
+    }
+
     /// The records, one by one. What is neither a timing nor a metric is left out.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         RawRecords(self.records).filter_map(move |raw| match raw.kind() {
@@ -221,6 +237,21 @@ impl<'a> Block<'a> {
     /// The timings alone.
     pub fn timings(&self) -> impl Iterator<Item = Timing<'_>> {
         RawRecords(self.records).filter(|raw| raw.kind() == TIMING).map(move |raw| Timing { raw, block: self })
+    }
+
+    /// Calls `f` with each timing and returns how many records are something else: one loop, which the compiler can see
+    /// through, for sums over many millions.
+    #[inline]
+    pub fn for_each_timing(&self, mut f: impl FnMut(Timing<'_>)) -> u32 {
+        let mut others = 0;
+        for raw in RawRecords(self.records) {
+            if raw.kind() == TIMING {
+                f(Timing { raw, block: self });
+            } else {
+                others += 1;
+            }
+        }
+        others
     }
 
     /// Whether the records are as many as the header says, whole, and nothing is left over.
@@ -236,17 +267,14 @@ impl<'a> Block<'a> {
     }
 
     fn span_id(&self, raw: &Raw<'_>, sequence: u32) -> u64 {
-        match self.flow(sequence).filter(|_| raw.has(flag::FOREIGN)) {
-            Some((span_id, _)) => span_id,
-            None => span_id(self.header.prefix, sequence),
-        }
+        // Rare, and a search: only where the record says so.
+        let flow = if raw.has(flag::FOREIGN) { self.flow(sequence) } else { None };
+        flow.map_or_else(|| span_id(self.header.prefix, sequence), |(span_id, _)| span_id)
     }
 
     fn trace_id(&self, raw: &Raw<'_>, root: u32) -> u128 {
-        match self.flow(root).filter(|_| raw.has(flag::FOREIGN)) {
-            Some((_, trace_id)) => trace_id,
-            None => trace_id(self.header.prefix, root),
-        }
+        let flow = if raw.has(flag::FOREIGN) { self.flow(root) } else { None };
+        flow.map_or_else(|| trace_id(self.header.prefix, root), |(_, trace_id)| trace_id)
     }
 
     fn parent_span_id(&self, raw: &Raw<'_>) -> Option<u64> {
@@ -305,6 +333,12 @@ impl<'a> Timing<'a> {
     #[inline]
     pub fn outcome(&self) -> Outcome {
         if self.raw.has(flag::FAILED) { Outcome::Failed } else { Outcome::Completed }
+    }
+
+    /// Whether its parent belongs to another flow, so that its time is no part of the parent's.
+    #[inline]
+    pub fn is_detached(&self) -> bool {
+        self.raw.has(flag::DETACHED)
     }
 
     /// Whether the root was sampled.

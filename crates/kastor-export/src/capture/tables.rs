@@ -20,6 +20,8 @@ const DEEPER_BIT: u32 = 1 << 31;
 pub struct Tables {
     names: HashMap<u32, Box<str>>,
     paths: HashMap<u32, PathEntry>,
+    /// Numbers of names and paths in the order in which they were told.
+    told: (Vec<u32>, Vec<u32>),
     threads: HashMap<u32, (Thread, Progress)>,
 }
 
@@ -48,6 +50,11 @@ pub struct Progress {
 impl Progress {
     fn starting_at(blocks: u64, events: u64) -> Self {
         Self { last_block: blocks, events, before: (blocks, events), ..Self::default() }
+    }
+
+    /// Blocks and events of the thread that came before this file.
+    pub fn before(&self) -> (u64, u64) {
+        self.before
     }
 
     /// Goes to so many blocks and events; what lies between is missing.
@@ -114,6 +121,27 @@ impl Tables {
         self.paths.keys().copied()
     }
 
+    /// Number of names and keys told so far, and of paths.
+    pub(super) fn told(&self) -> (usize, usize) {
+        (self.told.0.len(), self.told.1.len())
+    }
+
+    /// The names and keys told after the first `known`: number, text.
+    pub(super) fn names_since(&self, known: usize) -> impl Iterator<Item = (u32, &str)> {
+        self.told.0.iter().skip(known).map(|number| (*number, self.name(*number)))
+    }
+
+    /// The paths told after the first `known`: number, that of the path above (0: none), last name.
+    pub(super) fn paths_since(&self, known: usize) -> impl Iterator<Item = (u32, u32, &str)> {
+        let of = |number: &u32| (*number, self.parent(*number).unwrap_or(0), self.path_name(*number));
+        self.told.1.iter().skip(known).map(of)
+    }
+
+    /// Number of threads told so far.
+    pub(super) fn threads_len(&self) -> usize {
+        self.threads.len()
+    }
+
     /// A thread, by its number.
     pub fn thread(&self, index: u32) -> Option<&Thread> {
         self.threads.get(&index).map(|(thread, _)| thread)
@@ -126,8 +154,8 @@ impl Tables {
 
     pub(super) fn add_names(&mut self, payload: &[u8]) {
         for (number, text) in format::names(payload) {
-            if self.names.len() < MAX_ENTRIES {
-                self.names.insert(number, cut(text).into());
+            if self.names.len() < MAX_ENTRIES && self.names.insert(number, cut(text).into()).is_none() {
+                self.told.0.push(number);
             }
         }
     }
@@ -139,8 +167,9 @@ impl Tables {
                 continue;
             }
             let levels = self.levels(above) + 1;
-            if levels <= MAX_LEVELS {
-                self.paths.insert(path, PathEntry { above, levels, name: cut(name).into() });
+            let entry = PathEntry { above, levels, name: cut(name).into() };
+            if levels <= MAX_LEVELS && self.paths.insert(path, entry).is_none() {
+                self.told.1.push(path);
             }
         }
     }

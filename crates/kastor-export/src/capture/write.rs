@@ -55,6 +55,7 @@ pub(super) struct Writer {
     compressed: Vec<u8>,
     scratch: Vec<u8>,
     failures: u64,
+    last_error: Option<String>,
     /// Calls in the newest snapshot that was written: the same again would say nothing new.
     calls_written: u64,
 }
@@ -102,6 +103,7 @@ impl Writer {
             compressed: Vec::new(),
             scratch: Vec::new(),
             failures: 0,
+            last_error: None,
             calls_written: 0,
         }
     }
@@ -113,12 +115,21 @@ impl Writer {
         (self.file, self.process, self.paused) = (None, None, None);
         self.unsynced.clear();
         self.threads.clear();
-        (self.failures, self.calls_written) = (0, 0);
+        (self.failures, self.last_error, self.calls_written) = (0, None, 0);
     }
 
     /// The files that are there, the newest last.
     pub(super) fn made(&self) -> Vec<PathBuf> {
         self.files.made().cloned().collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 
     /// Writes a batch, or says why its events are dropped.
@@ -283,7 +294,19 @@ impl Writer {
                 file_number: number,
                 unix_ns: unix_ns.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
             };
-            self.write_frame(kind::SESSION, &session.encode())?;
+            if let Err(error) = self.write_frame(kind::SESSION, &session.encode()) {
+                if let Some(file) = self.file.take() {
+                    // One that is continued keeps what it had.
+                    let _ = file.file.truncate(bytes);
+                    if bytes == 0 {
+                        self.files.give_up(&file.path);
+                    }
+                }
+                return Err(error);
+            }
+            if let Some(file) = &self.file {
+                self.files.keep(&file.path, file.number);
+            }
         }
         Ok(())
     }
@@ -445,6 +468,7 @@ impl Writer {
         let reason = if is_full { DropReason::SpoolFull } else { DropReason::SpoolIo };
         self.paused = Some((Instant::now() + PAUSE, reason));
         self.failures += 1;
+        self.last_error = Some(error.to_string());
         if self.failures.is_power_of_two() {
             let (path, failures) = (&self.config.path, self.failures);
             log::error!(target: "kastor", "cannot write the capture {path:?} ({failures} times so far): {error}");

@@ -6,11 +6,11 @@ use kastor::{Batch, Event, Metric, MetricType, Number, Outcome, Process, Snapsho
 
 use super::{
     Config,
-    flows::{Flows, Spot},
     json::{push_attributes, push_member, push_number, push_text, push_us, push_value},
 };
 use crate::{
     axis::Axis,
+    flows::Flows,
     front::{Front, fronts},
     perfetto::{program_name, push_labels},
     sink::Encode,
@@ -24,13 +24,20 @@ const MOST_NAMED: usize = 1 << 16;
 
 const DAY_NS: u64 = 86_400_000_000_000;
 
+/// A point on a track.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    tid: u64,
+    ns: u64,
+}
+
 /// Turns batches and snapshots of one process into the events of a Chrome trace.
 #[derive(Debug)]
 pub struct Encoder {
     config: Config,
     axis: Axis,
     tracks: Tracks,
-    flows: Flows,
+    flows: Flows<Spot>,
     process: Option<Process>,
     /// What is 0 in the file: a midnight, so that microseconds stay exact in the floating-point numbers of readers.
     zero_ns: u64,
@@ -163,9 +170,8 @@ impl Encoder {
         let parent = timing.parent_span_id().filter(|_| front.has_carried_parent);
         let links = timing.links().map(|link| link.span_id).filter(|from| *from != 0);
         for from in parent.into_iter().chain(links) {
-            // One for each pair of scopes.
-            let number = from.rotate_left(32) ^ id;
-            if let Some(spot) = self.flows.arrow(number, from) {
+            let number = Flows::<Spot>::number(from, id);
+            if let Some(spot) = self.flows.arrow(from, id) {
                 self.arrow("s", number, spot, out);
             }
             self.arrow("f", number, here, out);
@@ -253,7 +259,7 @@ impl Encoder {
         self.process = Some(process);
         if self.zero_ns == 0 {
             // Scopes may have begun before; a day is enough for most.
-            self.zero_ns = (now_ns / DAY_NS).saturating_sub(1) * DAY_NS;
+            self.zero_ns = self.config.zero_unix_ns.unwrap_or((now_ns / DAY_NS).saturating_sub(1) * DAY_NS);
         }
         let name = self.config.process_name.clone().unwrap_or_else(program_name);
         self.metadata("process_name", "name", &name, 0, out);

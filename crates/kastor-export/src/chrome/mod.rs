@@ -32,7 +32,6 @@
 //! ```
 
 mod encode;
-mod flows;
 mod json;
 
 use std::{io::Write, path::Path};
@@ -48,11 +47,12 @@ pub struct Config {
     pub(crate) max_bytes: u64,
     pub(crate) ids: bool,
     pub(crate) process_name: Option<String>,
+    pub(crate) zero_unix_ns: Option<u64>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, ids: false, process_name: None }
+        Self { max_bytes: 1 << 30, ids: false, process_name: None, zero_unix_ns: None }
     }
 }
 
@@ -71,6 +71,12 @@ impl Config {
     /// The name of the process; by default that of the running program.
     pub fn process_name(self, name: impl Into<String>) -> Self {
         Self { process_name: Some(name.into()), ..self }
+    }
+
+    /// What is zero in the file, as nanoseconds since 1970; by default a midnight before the first batch. For encoders
+    /// whose events are joined into one file.
+    pub fn zero_unix_ns(self, ns: u64) -> Self {
+        Self { zero_unix_ns: Some(ns), ..self }
     }
 }
 

@@ -190,7 +190,88 @@ impl Engine {
             let source = Arc::downgrade(source);
             let source: Weak<dyn Source> = source;
             // Without a thread everything stays queued and counted, and the next request tries again.
-            kastor::spawn(self.settings.thread_name, move || sender::run(&engine, &source))
+            kastor::start_thread(self.settings.thread_name, move || sender::run(&engine, &source))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+    use crate::delivery::{Answer, Transport};
+
+    /// An encoder with nothing open.
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn take_open(self: Arc<Self>) {}
+    }
+
+    struct Scripted(Arc<AtomicU32>, fn(u32) -> Answer);
+
+    impl Transport for Scripted {
+        fn send(&mut self, _: &Request) -> Answer {
+            (self.1)(self.0.fetch_add(1, SeqCst))
+        }
+    }
+
+    fn engine(answer: fn(u32) -> Answer) -> (Arc<Engine>, Arc<AtomicU32>) {
+        let attempts: Arc<AtomicU32> = Arc::default();
+        let counted = Arc::clone(&attempts);
+        let retry = Retry {
+            initial: Duration::from_millis(1),
+            longest: Duration::from_millis(2),
+            give_up_after: Duration::from_secs(60),
+        };
+        let settings =
+            Settings { name: "test", thread_name: c"kastor-test", retry, linger: Duration::ZERO, instance_id: 1 };
+        let connect: Connect = Box::new(move || Box::new(Scripted(Arc::clone(&counted), answer)));
+        (Arc::new(Engine::new(settings, None, connect)), attempts)
+    }
+
+    fn send(engine: &Arc<Engine>, events: u64) {
+        engine.ledger().queue(events);
+        assert!(engine.wait_for_room(Signal::Traces, Some(Instant::now() + Duration::from_secs(10))));
+        engine.hand_over(&Arc::new(Nothing), Request { signal: Signal::Traces, bytes: Vec::new(), from: 0, events });
+    }
+
+    #[test]
+    fn a_transport_that_panics_costs_one_request_and_not_the_thread() {
+        let (engine, attempts) = engine(|attempt| match attempt {
+            0 => panic!("a bug of the transport's"),
+            _ => Answer::Accepted { rejected: 0, message: String::new() },
+        });
+        send(&engine, 3);
+        send(&engine, 4);
+        engine.flush(Deadline::after(Duration::from_secs(10))).unwrap();
+        let accounts = engine.accounts();
+        assert_eq!((accounts.delivered, accounts.dropped.of(DropReason::NonRetryable), accounts.queued), (4, 3, 0));
+        assert_eq!(attempts.load(SeqCst), 2);
+    }
+
+    #[test]
+    fn a_request_that_waits_is_counted_until_its_fate_is_known() {
+        let (engine, _) = engine(|attempt| match attempt {
+            0..5 => Answer::Later { after: None, why: "not yet".into() },
+            _ => Answer::Accepted { rejected: 2, message: "two are bad".into() },
+        });
+        send(&engine, 10);
+        assert!(engine.accounts().queued + engine.accounts().delivered >= 8);
+        engine.flush(Deadline::after(Duration::from_secs(10))).unwrap();
+        let accounts = engine.accounts();
+        assert_eq!((accounts.delivered, accounts.dropped.of(DropReason::RejectedByServer), accounts.queued), (8, 2, 0));
+    }
+
+    #[test]
+    fn the_end_makes_one_attempt_for_what_is_left() {
+        let (engine, attempts) = engine(|_| Answer::Later { after: None, why: "gone".into() });
+        engine.ledger().queue(5);
+        let rest = Request { signal: Signal::Traces, bytes: Vec::new(), from: 0, events: 5 };
+        engine.close(&Arc::new(Nothing), vec![rest]);
+        engine.flush(Deadline::after(Duration::from_secs(10))).unwrap();
+        let accounts = engine.accounts();
+        assert_eq!((accounts.dropped.of(DropReason::Shutdown), accounts.queued, attempts.load(SeqCst)), (5, 0, 1));
     }
 }

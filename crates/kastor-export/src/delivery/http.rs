@@ -22,6 +22,9 @@ use super::{
 /// The longest answer that is read, after decompression.
 pub(crate) const LARGEST_ANSWER_BYTES: usize = 4 << 20;
 
+/// From the protobuf body of a request to what a server wants.
+pub(crate) type Render = fn(Signal, &[u8]) -> Result<Cow<'_, [u8]>, Error>;
+
 /// Where the requests of a signal go, and how.
 #[derive(Clone)]
 pub(crate) struct HttpSettings {
@@ -33,8 +36,7 @@ pub(crate) struct HttpSettings {
     pub(crate) compression: Compression,
     pub(crate) content_type: &'static str,
     pub(crate) tls: Tls,
-    /// From the protobuf body of a request to the bytes that this server wants.
-    pub(crate) render: fn(Signal, &[u8]) -> Result<Cow<'_, [u8]>, Error>,
+    pub(crate) render: Render,
     /// What an accepting answer says: items that were rejected nevertheless, and why.
     pub(crate) read_answer: fn(Signal, &[u8]) -> (u64, String),
     /// What a refusing answer says.

@@ -26,13 +26,16 @@ mod store;
 
 use std::time::Duration;
 
+#[cfg(feature = "grpc")]
+pub(crate) use self::retry::is_grpc_retryable;
 pub(crate) use self::{
     accounts::Ledger,
+    compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},
-    note::{Note, neutral},
-    retry::is_grpc_retryable,
-    store::{SpoolStore, Store},
+    note::{Note, contained, neutral},
+    retry::{Backoff, parse_retry_after},
+    store::{SpoolStore, Store, decode as decode_stored},
 };
 pub use self::{compression::Compression, retry::Retry};
 

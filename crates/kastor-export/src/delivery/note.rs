@@ -1,7 +1,6 @@
 //! What an exporter says in the log: the first three times, then each time the count has doubled; never raw.
 
 use std::{
-    fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -30,32 +29,20 @@ impl Note {
 }
 
 /// The program's logger may panic; a sender that dies of it would deliver nothing any more.
-fn contained(f: impl FnOnce()) {
+pub(crate) fn contained(f: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
         // Its destructor may panic too.
         std::mem::forget(panic);
     }
 }
 
-/// Text of the other side, made harmless for a terminal or a log: controls and what changes the direction of text are
-/// escaped, and it ends after 200 characters.
+/// Text of the other side, made harmless for one line of a log; it ends after 200 characters.
 pub(crate) fn neutral(text: &str) -> String {
     const LONGEST: usize = 200;
-    let mut out = String::new();
-    for (at, character) in text.chars().enumerate() {
-        if at == LONGEST {
-            out.push('…');
-            break;
-        }
-        let is_harmful = character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}');
-        if is_harmful {
-            let _ = write!(out, "{}", character.escape_unicode());
-        } else {
-            out.push(character);
-        }
-    }
-    out
+    let end = text.char_indices().nth(LONGEST).map(|(end, _)| end);
+    let safe = crate::neutral::neutral(text.get(..end.unwrap_or(text.len())).unwrap_or_default());
+    let line = safe.replace('\n', "\\u{a}").replace('\t', "\\u{9}");
+    if end.is_some() { line + "…" } else { line }
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl Queue {
     /// For the sender: waits until then, or until somebody hurries if that is allowed. Ends at once while closing.
     pub(super) fn pause(&self, until: Instant, may_hurry: bool) {
         let mut state = self.lock();
-        while !state.is_closing && !(may_hurry && state.is_hurried) {
+        while !(state.is_closing || may_hurry && state.is_hurried) {
             match time_left(Some(until)) {
                 Some(Duration::ZERO) => return,
                 time_left => state = wait(&self.wake, state, time_left),

@@ -43,6 +43,7 @@ pub(crate) fn is_http_retryable(status: u16) -> bool {
 
 /// Whether a gRPC code is worth another attempt; some only if the server said when.
 #[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "one table for both transports"))]
+#[cfg(any(test, feature = "grpc"))]
 pub(crate) fn is_grpc_retryable(code: i32, has_retry_info: bool) -> bool {
     const CANCELLED: i32 = 1;
     const DEADLINE_EXCEEDED: i32 = 4;
@@ -233,7 +234,7 @@ mod tests {
     /// The other way round, by counting days one by one from the start of a year.
     fn http_date(seconds: u64) -> String {
         let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
-        let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let mut year = 1970;
         while days >= 365 + u64::from(is_leap(year)) {
             days -= 365 + u64::from(is_leap(year));

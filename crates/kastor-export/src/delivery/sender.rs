@@ -4,6 +4,7 @@
 //! row are one *outage*, across requests: once it has lasted too long, each further request gets a single attempt.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Weak,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use kastor::DropReason;
 use super::{
     Answer, Request, Transport,
     engine::{Engine, Source},
-    note::neutral,
+    note::{contained, neutral},
     queue::Work,
     retry::Backoff,
     store,
@@ -33,7 +34,7 @@ pub(super) fn run(engine: &Engine, source: &Weak<dyn Source>) {
             Work::LookIntoStore => sender.send_stored(),
             Work::TakeOpen => {
                 if let Some(source) = source.upgrade() {
-                    source.take_open();
+                    contained(|| source.take_open());
                 }
             }
             Work::End => return,
@@ -128,7 +129,7 @@ impl Sender<'_> {
                 }
             }
             queue.begin_attempt();
-            match self.transport.send(request) {
+            match self.attempt(request) {
                 Answer::Accepted { rejected, message } => {
                     self.recover();
                     let rejected = rejected.min(request.events);
@@ -166,6 +167,18 @@ impl Sender<'_> {
                         return Fate::GivenUp;
                     }
                 }
+            }
+        }
+    }
+
+    /// One attempt. A panic in there costs the request and the connection, not the thread.
+    fn attempt(&mut self, request: &Request) -> Answer {
+        match catch_unwind(AssertUnwindSafe(|| self.transport.send(request))) {
+            Ok(answer) => answer,
+            Err(panic) => {
+                // Neither is dropped: whatever panicked may do so again.
+                std::mem::forget((panic, std::mem::replace(&mut self.transport, self.engine.connect())));
+                Answer::Never { why: "the attempt to send panicked".into() }
             }
         }
     }

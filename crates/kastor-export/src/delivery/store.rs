@@ -78,6 +78,13 @@ impl SpoolStore {
     }
 }
 
+impl SpoolStore {
+    /// Events that wait.
+    pub(crate) fn events(&self) -> u64 {
+        self.spool.totals().events
+    }
+}
+
 impl Store for SpoolStore {
     fn append(&self, payload: &[u8], events: u64) -> Result<u64, Error> {
         self.spool.append(payload, events).map(|appended| appended.evicted_events)
@@ -146,7 +153,7 @@ pub(super) fn encode(request: &Request, instance_id: u128) -> Vec<u8> {
 }
 
 /// None if it was written by something else.
-pub(super) fn decode(payload: Vec<u8>, events: u64) -> Option<(Request, u128)> {
+pub(crate) fn decode(payload: Vec<u8>, events: u64) -> Option<(Request, u128)> {
     let (&[version, signal, ref instance_id @ ..], _) = payload.split_first_chunk::<HEAD_BYTES>()?;
     let signal = *Signal::ALL.get(usize::from(signal)).filter(|_| version == VERSION)?;
     let instance_id = u128::from_le_bytes(*instance_id);

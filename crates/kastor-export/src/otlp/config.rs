@@ -103,6 +103,12 @@ impl OtlpConfig {
         Self { base_endpoint: Some(endpoint.into()), ..Self::default() }
     }
 
+    /// Sends to this collector instead, traces and metrics alike. Over HTTP, `/v1/traces` and `/v1/metrics` are appended.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.base_endpoint = Some(endpoint.into());
+        self.each(|signal| signal.endpoint = None)
+    }
+
     /// Sends traces to exactly this address.
     pub fn traces_endpoint(mut self, url: impl Into<String>) -> Self {
         self.of(Signal::Traces).endpoint = Some(url.into());

@@ -67,7 +67,7 @@ fn read_signal(environment: &mut Environment<'_>, signal: &str, config: &mut Sig
     if let Some(compression) = either(environment, signal, "COMPRESSION", compression) {
         config.compression = compression;
     }
-    if let Some(timeout) = either(environment, signal, "TIMEOUT", |environment, name| milliseconds(environment, name)) {
+    if let Some(timeout) = either(environment, signal, "TIMEOUT", milliseconds) {
         // Zero means no limit to some; here it means the longest that makes sense.
         config.timeout = if timeout.is_zero() { Duration::from_secs(600) } else { timeout };
     }

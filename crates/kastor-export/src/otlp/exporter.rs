@@ -123,7 +123,7 @@ impl Exporter {
 
     /// Hands the rest to the sender, which makes an attempt for it and ends.
     pub(crate) fn close(self: &Arc<Self>) {
-        if let Ok(mut encoders) = self.encoders.try_lock() {
+        if let Some(mut encoders) = self.lock_until(Instant::now()) {
             let rest = encoders.close_all();
             self.engine.close(self, rest);
         }
@@ -195,7 +195,8 @@ impl Exporter {
 
 impl Source for Exporter {
     fn take_open(self: Arc<Self>) {
-        if let Ok(mut encoders) = self.encoders.try_lock() {
+        // Somebody who encodes comes here again.
+        if let Some(mut encoders) = self.lock_until(Instant::now()) {
             let encoders = &mut *encoders;
             for open in [&mut encoders.traces, &mut encoders.points] {
                 self.hand_over(open, Some(Instant::now()));

@@ -493,6 +493,11 @@ mod tests {
         }
 
         #[test]
+        fn whatever_the_fuzz_target_runs_holds_for_any_bytes(bytes: Vec<u8>) {
+            crate::fuzz::otlp(&bytes);
+        }
+
+        #[test]
         fn a_damaged_request_is_rendered_as_json_or_refused(at: proptest::sample::Index, byte: u8) {
             let mut bytes = with_attributes(vec![Some(Value::IntValue(7)), Some(Value::DoubleValue(0.5))]).encode_to_vec();
             let at = at.index(bytes.len());

@@ -85,7 +85,10 @@ impl MetricEncoder {
         let times = Times { start_ns: snapshot.start_unix_ns(), now_ns: snapshot.unix_ns() };
         self.scopes(snapshot.scopes(), times, &mut emit);
         self.series(snapshot.series(), times, &mut emit);
-        self.accounts(stats, times, &mut emit);
+        // Sums from a capture come without accounts; a context that delivers has a reporter.
+        if !stats.reporters().is_empty() {
+            self.accounts(stats, times, &mut emit);
+        }
     }
 
     /// The bytes of the metric message of an event; none if its value is no number.

@@ -15,6 +15,7 @@ mod exporter;
 mod grpc;
 mod json;
 mod metrics;
+mod replay;
 mod request;
 mod resource;
 mod response;
@@ -33,6 +34,7 @@ use self::exporter::Exporter;
 pub use self::{
     config::{OtlpConfig, Protocol},
     metrics::DurationUnit,
+    replay::{OtlpReplay, OtlpText, Sent},
 };
 pub(crate) use self::{
     exporter::{Encoders, Limits, Takes},
@@ -40,7 +42,7 @@ pub(crate) use self::{
     request::OpenRequest,
     span::SpanLimits,
 };
-use crate::delivery::{SpoolStore, Store};
+use crate::delivery::{SpoolStore, Store, contained};
 
 /// Sends scopes as spans, and aggregates as metrics, to an OpenTelemetry collector.
 ///
@@ -101,11 +103,11 @@ impl Otlp {
         }
         std::mem::forget(existing.take());
         let mut store = self.spool.as_ref().map(|spool| Arc::clone(spool) as Arc<dyn Store>);
-        if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own()) {
-            if let Err(error) = spool.begin_anew() {
-                log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}");
-                store = None;
-            }
+        if let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_own())
+            && let Err(error) = spool.begin_anew()
+        {
+            contained(|| log::error!(target: "kastor_export", "otlp: a forked child sends without a spool: {error}"));
+            store = None;
         }
         let exporter = Arc::new(Exporter::new(&self.config, process, store));
         *existing = Some(Arc::clone(&exporter));
@@ -116,6 +118,28 @@ impl Otlp {
     fn existing(&self) -> Option<Arc<Exporter>> {
         let own = std::process::id();
         self.lock().as_ref().filter(|exporter| exporter.process().id == own).map(Arc::clone)
+    }
+}
+
+/// See [`crate::fuzz::otlp`].
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use crate::delivery::{LARGEST_ANSWER_BYTES, Signal, decompressed, parse_retry_after};
+    for encoding in [None, Some("gzip"), Some("zstd")] {
+        let read = decompressed(bytes, encoding, LARGEST_ANSWER_BYTES).unwrap_or_default();
+        assert!(read.len() <= LARGEST_ANSWER_BYTES);
+    }
+    response::refusal(bytes);
+    response::retry_delay(bytes);
+    let wait = std::str::from_utf8(bytes).ok().and_then(|text| parse_retry_after(text, std::time::SystemTime::now()));
+    assert!(wait.is_none_or(|wait| wait.as_secs() <= 600));
+    for signal in Signal::ALL {
+        response::partial_success(signal, bytes);
+        response::partial_success_json(signal, bytes);
+        let mut json = String::new();
+        if json::render(signal, bytes, &mut json).is_ok() {
+            assert!(json.len() <= 16 * bytes.len() + (1 << 20));
+            assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
+        }
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) fn resource(process: Process, given: &[(String, String)], redaction: 
 }
 
 fn found(process: Process) -> Vec<KeyValue> {
+    if process.id != std::process::id() {
+        return found_of_another(process);
+    }
     let executable = env::current_exe().ok();
     let executable_name =
         executable.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -49,6 +52,18 @@ fn found(process: Process) -> Vec<KeyValue> {
     attributes.extend(executable_name.map(|name| text("process.executable.name", name)));
     attributes.extend(host_name().map(|name| text("host.name", name)));
     attributes
+}
+
+/// Of a process whose capture is read here: where it ran, and what it was called, nobody told.
+fn found_of_another(process: Process) -> Vec<KeyValue> {
+    vec![
+        text("service.name", "unknown_service".to_owned()),
+        text("service.instance.id", uuid(process.instance_id)),
+        text("telemetry.sdk.name", "kastor"),
+        text("telemetry.sdk.language", "rust"),
+        text("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        integer("process.pid", i64::from(process.id)),
+    ]
 }
 
 /// 128 random bits in the form of a UUID, version 4.
@@ -85,15 +100,17 @@ mod tests {
 
     #[test]
     fn a_process_says_who_it_is_and_what_is_given_wins() {
-        let process = Process { id: 42, instance_id: u128::MAX };
+        let process = Process { id: std::process::id(), instance_id: u128::MAX };
         let plain = resource(process, &[], &Redaction::default());
         assert!(value_of(&plain, "service.name").unwrap().contains("unknown_service:"));
         let id = value_of(&plain, "service.instance.id").unwrap();
         assert!(id.contains("ffffffff-ffff-4fff-bfff-ffffffffffff"), "{id}");
-        assert_eq!(value_of(&plain, "process.pid").unwrap(), "IntValue(42)");
+        assert_eq!(value_of(&plain, "process.pid").unwrap(), format!("IntValue({})", process.id));
         for key in ["host.name", "os.type", "process.executable.name", "telemetry.sdk.name", "telemetry.sdk.version"] {
             assert!(value_of(&plain, key).is_some(), "{key}");
         }
+        let another = resource(Process { id: process.id + 1, ..process }, &[], &Redaction::default());
+        assert!(value_of(&another, "service.instance.id").is_some() && value_of(&another, "host.name").is_none());
         let given = [("service.name", "shop"), ("a", "1"), ("a", "2"), ("db.password", "x")];
         let given = given.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let told = resource(process, &given, &Redaction::default());

@@ -47,10 +47,10 @@ pub(crate) fn partial_success_json(signal: Signal, body: &[u8]) -> (u64, String)
 
 /// What a refusing answer says: `google.rpc.Status` in protobuf or JSON, else its beginning as text.
 pub(crate) fn refusal(body: &[u8]) -> String {
-    if let Ok(serde_json::Value::Object(status)) = serde_json::from_slice(body) {
-        if let Some(message) = status.get("message").and_then(|message| message.as_str()) {
-            return neutral(message);
-        }
+    if let Ok(serde_json::Value::Object(status)) = serde_json::from_slice(body)
+        && let Some(message) = status.get("message").and_then(|message| message.as_str())
+    {
+        return neutral(message);
     }
     match Status::decode(body) {
         Ok(status) if !status.message.is_empty() => neutral(&status.message),

@@ -48,6 +48,10 @@ impl AttributeWriter {
             Some(replacement) => set_text(slot, &replacement, longest),
             None => set(slot, value, longest),
         }
+        // Nothing is a key without a value: an empty value says the same, but collectors refuse it in JSON.
+        if slot.is_none() {
+            entry.value = None;
+        }
         to.push(entry);
     }
 
@@ -125,7 +129,7 @@ mod tests {
         let mut to = Vec::new();
         writer.push(&mut to, "key", &value, longest);
         assert_eq!(to[0].key, "key");
-        to[0].value.clone().unwrap().value
+        to[0].value.clone().and_then(|value| value.value)
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     axis::Axis,
+    flows::Flows,
     front::{Front, fronts},
     sink::Encode,
     tracks::{Interval, Placed, Step, Tracks},
@@ -45,6 +46,7 @@ pub struct Encoder {
     config: Config,
     axis: Axis,
     tracks: Tracks,
+    flows: Flows<()>,
     /// Who is written about, once something was.
     process: Option<Process>,
     clocks_at_ns: Option<u64>,
@@ -67,6 +69,7 @@ impl Encoder {
             config,
             axis: Axis::default(),
             tracks: Tracks::default(),
+            flows: Flows::default(),
             process: None,
             clocks_at_ns: None,
             names: Interner::default(),
@@ -173,11 +176,7 @@ impl Encoder {
             ];
             annotations.extend(ids.map(|(key, id)| self.annotation(key, Value::Str(&id))));
         }
-        // A scope's id is the flow that goes out from it; who was carried there or is linked to it takes part in it.
-        let mut flows = vec![timing.span_id()];
-        flows.extend(timing.parent_span_id().filter(|_| front.has_carried_parent));
-        flows.extend(timing.links().map(|link| link.span_id).filter(|id| *id != 0));
-        flows.dedup();
+        let flows = self.flows(timing, front);
         let event = TrackEvent {
             category_iids: categories,
             debug_annotations: annotations,
@@ -201,6 +200,24 @@ impl Encoder {
             };
             self.event(at_ns, event, out);
         }
+    }
+
+    /// The flows that a slice takes part in. Each arrow is one of its own, as long as the scope that it goes out from is
+    /// still to come; where that is written already, the flow has that scope's id, which every slice has for this.
+    fn flows(&mut self, timing: &Timing<'_>, front: &Front) -> Vec<u64> {
+        let id = timing.span_id();
+        let mut flows = vec![id];
+        let parent = timing.parent_span_id().filter(|_| front.has_carried_parent);
+        let links = timing.links().map(|link| link.span_id).filter(|from| *from != 0);
+        for from in parent.into_iter().chain(links) {
+            let is_written = self.flows.arrow(from, id).is_some();
+            flows.push(if is_written { from } else { Flows::<()>::number(from, id) });
+        }
+        flows.extend(self.flows.closed(id, ()));
+        // One flow twice on a slice would be an arrow from it to itself.
+        flows.sort_unstable();
+        flows.dedup();
+        flows
     }
 
     /// A number becomes a value of its path's counter, anything else a point on its thread.

@@ -6,7 +6,7 @@
 //! | scope | a slice on its thread's track, category `scope`; attributes are debug annotations |
 //! | scope that failed | also category `failed`, annotation `error_type` |
 //! | what does not nest there: scopes of interleaved futures, scopes closed out of order | further tracks below the thread's: `main (2)`, … |
-//! | parent on another thread, process or flow; links | a flow with the parent's (the linked scope's) span id, through all that take part in it, in the order of time |
+//! | parent on another thread or flow; links | a flow from the one scope to the other; several scopes linked to one that was written before share a flow, which leads through them in the order of time |
 //! | point event | an instant, category `event`, on its scope's track |
 //! | `metric!` with a number | a value of the counter track of its path |
 //! | `metric!` with something else | an instant on its thread's track, annotation `value` |

@@ -184,8 +184,7 @@ fn a_full_disk_refuses_the_new_and_still_delivers_and_removes_the_old() {
     }
     spool.sync().unwrap();
     let names = fs.names().len();
-    // Only what needs space fails: the write, and not the cut that undoes it.
-    fs.fail(0, false, io::ErrorKind::StorageFull);
+    fs.fill();
     assert!(spool.append(&payload(20, 500), 1).unwrap_err().is_temporary());
     assert_eq!(spool.totals().events, 20);
     assert_eq!(drain(&spool), (0..20).collect::<Vec<_>>());

@@ -3,14 +3,9 @@
 //! All fields are relaxed atomics that only the owner writes (load, add, store). What a reader sees is each field at
 //! some moment; at rest it is exact. Justified by the `on_counter*` cases of the benchmark.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-};
-
 use crate::{
     event::{Histogram, MetricType, Number},
-    sync::lock,
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 
 /// Bits of NaN: no value so far.

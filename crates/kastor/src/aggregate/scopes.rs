@@ -5,14 +5,14 @@
 //! Times are kept in ticks, which is exact, and become nanoseconds when someone reads them. Justified by the `on_scope0`
 //! and `on_many_paths` cases of the benchmark.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::collections::BTreeMap;
 
 use crate::{
     clock::Timeline,
     event::{Buckets, Exemplar, Histogram, JUST_BELOW, ScopeAggregate, Source, bucket_inside},
     name::Path,
     record::{self, Record, Records},
-    sync::lock,
+    sync::{Mutex, lock},
 };
 
 /// The upper half of a completed scope's first word, without flags or extras.
@@ -54,6 +54,8 @@ struct Slot {
     errors: u64,
     /// Part of the total whose parent is in another flow.
     detached: u64,
+    /// Part of the total whose parent has this path too, at the limits of paths.
+    nested: u64,
     path: Path,
     exemplar: Option<TickExemplar>,
 }
@@ -92,9 +94,11 @@ impl Shards {
         }
         let mut children: BTreeMap<Path, u64> = BTreeMap::new();
         for slot in merged.values() {
-            let parent = if slot.path.is_deeper() { None } else { slot.path.parent() };
-            if let Some(parent) = parent {
-                *children.entry(parent).or_default() += slot.total - slot.detached.min(slot.total);
+            if let Some(parent) = slot.path.parent() {
+                *children.entry(parent).or_default() += slot.total - (slot.detached + slot.nested).min(slot.total);
+            }
+            if slot.nested > 0 {
+                *children.entry(slot.path).or_default() += slot.nested;
             }
         }
         merged.values().map(|slot| slot.finish(timeline, children.get(&slot.path).copied().unwrap_or(0))).collect()
@@ -184,6 +188,8 @@ impl Shard {
             slot.errors += u64::from(record.has(record::flag::FAILED));
             if record.has(record::flag::DETACHED) {
                 slot.detached += record.duration();
+            } else if record.has(record::flag::DEEPER) && record.depth() >= slot.path.levels() {
+                slot.nested += record.duration();
             }
         }
         Counted { timings: 1, metrics: 0 }
@@ -207,6 +213,7 @@ impl Slot {
             max: 0,
             errors: 0,
             detached: 0,
+            nested: 0,
             path,
             exemplar: None,
         }
@@ -241,6 +248,7 @@ impl Slot {
         self.max = self.max.max(other.max);
         self.errors += other.errors;
         self.detached += other.detached;
+        self.nested += other.nested;
         if other.recent_max > self.recent_max {
             (self.recent_max, self.exemplar) = (other.recent_max, other.exemplar);
         }

@@ -10,22 +10,15 @@ use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ptr::NonNull,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{
-            AtomicU32,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
-    },
+    sync::{Arc, MutexGuard},
 };
 
 use super::cell::{Cell, CellSum};
 use crate::{
     event::{MetricType, SeriesAggregate},
     name::{Name, Path, hash, name},
-    sync::lock,
-    thread::{CellSlot, CellWanted, Lane, lane_flag},
+    sync::{AtomicU32, Mutex, Ordering::Relaxed, lock},
+    thread::{CellSlot, CellWanted, Lane},
     value::{Value, as_bytes, push_value},
 };
 
@@ -116,14 +109,7 @@ impl SeriesTable {
                 *slot = CellSlot { key, cell: cell.cast() };
             }
         }
-        lane.cursor.cells.set(members.slots.as_ptr());
-        let is_off = || lane.cursor.flags.load(Relaxed) & !lane_flag::HARMLESS_TO_COUNT != 0;
-        lane.cursor.cells_len.store(if is_off() { 0 } else { members.slots.len() as u32 }, Relaxed);
-        // Whoever switches the lane off writes its flags, then the length; see `set_lane_flags`.
-        fence(SeqCst);
-        if is_off() {
-            lane.cursor.cells_len.store(0, Relaxed);
-        }
+        lane.cursor.offer(&members.slots);
         cell
     }
 }

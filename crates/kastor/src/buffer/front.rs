@@ -1,12 +1,11 @@
 //! The fixed part of a record, built from a frame or from a metric call, and how it becomes a whole record.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{append, append_foreign};
 use crate::{
     name::Path,
     record::{self, flag as record_flag},
     stack,
+    sync::Ordering::Relaxed,
     thread::{FRONT_WORDS, Frame, ItemBuffer, Lane, flag},
 };
 

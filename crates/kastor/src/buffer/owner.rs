@@ -2,14 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::{
-        Arc, Mutex,
-        atomic::{
-            AtomicU64,
-            Ordering::{Relaxed, Release, SeqCst},
-            fence,
-        },
-    },
+    sync::Arc,
 };
 
 use super::{frame_front, make_room, pool, restart, write};
@@ -19,7 +12,7 @@ use crate::{
     health::DropReason,
     record::flag as record_flag,
     stack,
-    sync::{Held, lock},
+    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
     thread::{
         Block, Chunk, FORKS, Flow, ItemBuffer, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag, lane_flag,
     },
@@ -132,7 +125,10 @@ fn add_lane(t: &Block, thread: &Arc<Thread>, sink: &Arc<dyn Sink>) -> Option<*co
         }
         let pointer = Arc::as_ptr(&lane);
         *lanes.get_mut(usize::from(number))? = pointer;
-        lock(&thread.lanes).push(lane);
+        let mut listed = lock(&thread.lanes);
+        // Under the lock: a switch of the context finds the lane in the list, or happened before this.
+        lane.cursor.follow(&**sink);
+        listed.push(lane);
         Some(pointer)
     });
     let _pin = t.pin();
@@ -175,12 +171,7 @@ pub(crate) fn threads() -> Vec<Arc<Thread>> {
 pub(crate) fn set_lane_flags(sink: &dyn Sink) {
     for thread in threads() {
         for lane in lock(&thread.lanes).iter().filter(|lane| lane.sink.id() == sink.id()) {
-            let flags = |old: u32| Some(old & lane_flag::OF_OWNER | sink.lane_flags());
-            // Always some: the update cannot fail.
-            let _ = lane.cursor.flags.fetch_update(Release, Relaxed, flags);
-            // Orders the flags before this; `SeriesTable::cell` does the reverse, so that one of the two sees the other.
-            fence(SeqCst);
-            lane.cursor.cells_len.store(0, Relaxed);
+            lane.cursor.follow(sink);
         }
     }
 }

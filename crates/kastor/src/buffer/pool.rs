@@ -1,9 +1,7 @@
 //! Memory that is used again: full-size chunks for all threads, item buffers per thread.
 
-use std::sync::Mutex;
-
 use crate::{
-    sync::lock,
+    sync::{Mutex, lock},
     thread::{Block, Chunk, ItemBuffer, MAX_CHUNK_WORDS},
 };
 

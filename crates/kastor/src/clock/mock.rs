@@ -1,11 +1,8 @@
 //! Time that only moves when a test says so.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// A clock for tests: starts at monotonic 1 s and Unix 1,000,000,000 s, and stands still until told to move.
 ///

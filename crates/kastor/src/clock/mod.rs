@@ -9,17 +9,11 @@ mod mock;
 mod os;
 mod tsc;
 
-use std::{
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 pub use self::mock::MockClock;
 pub(crate) use self::tsc::raw_ticks;
-use crate::sync::lock;
+use crate::sync::{AtomicU8, Mutex, Ordering::Relaxed, lock};
 
 /// Where a context's ticks come from.
 #[derive(Clone, Debug)]

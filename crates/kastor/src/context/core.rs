@@ -4,10 +4,7 @@
 //! when their queues are empty.
 
 use std::{
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering::*},
-    },
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -24,7 +21,7 @@ use crate::{
     record::Records,
     reporter::{Aggregates, Deadline, Goal, Guarded, Source as ReporterSource, log_contained},
     sampler::{Rate, Sampler},
-    sync::Held,
+    sync::{AtomicU8, AtomicU64, Held, Ordering::*},
     thread::{Call, CellWanted, Delivery, Lane, Part, Sink, block, lane_flag},
 };
 

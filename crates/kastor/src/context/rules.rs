@@ -1,16 +1,10 @@
 //! What is switched off by name, and what is aggregated only, by path.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::collections::HashMap;
 
 use crate::{
     name::{Glob, Path},
-    sync::{Held, lock},
+    sync::{AtomicBool, Held, Mutex, Ordering::Relaxed, lock},
 };
 
 /// Ordered patterns with a decision each; the last one that fits decides, and without one the answer is yes.

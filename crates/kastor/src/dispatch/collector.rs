@@ -4,23 +4,20 @@
 //! aggregates to the background reporters. It starts with the first background reporter and ends with the last context.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, Once, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Once, PoisonError, Weak},
     time::Duration,
 };
 
 use super::{
     fork,
     rest::{is_resting, set_resting, wait_until_alone},
-    spawn::spawn,
+    spawn::start_thread,
 };
 use crate::{
     event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
     health::Stats,
     reporter::Deadline,
-    sync::{Held, lock},
+    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
 };
 
 /// How often what threads have published is claimed.
@@ -85,7 +82,7 @@ pub(crate) fn ensure_running() {
 fn start(contexts: &mut Contexts) {
     if !contexts.is_running && !is_resting() {
         // Without a thread, full chunks and flushes still deliver.
-        contexts.is_running = spawn(c"kastor-collect", run);
+        contexts.is_running = start_thread(c"kastor-collect", run);
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// For the threads of reporters: they start like those of this crate.
 #[doc(hidden)]
-pub use self::spawn::spawn;
+pub use self::spawn::start_thread;
 pub(crate) use self::{
     collector::{Collected, Managed, ensure_running, manage, rest, wake},
     worker::{Environment, Shared, Worker},

@@ -6,7 +6,7 @@
 
 /// Starts a thread with a name of at most 15 bytes, which nobody will wait for. Returns whether that was possible.
 #[cfg(all(unix, not(miri)))]
-pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
     use std::{ffi::c_void, mem::MaybeUninit, ptr};
 
     use crate::{
@@ -23,7 +23,7 @@ pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static)
     }
 
     extern "C" fn main(start: *mut c_void) -> *mut c_void {
-        // SAFETY: the box that `spawn` handed over to this thread alone.
+        // SAFETY: the box that `start_thread` handed over to this thread alone.
         let start = unsafe { Box::from_raw(start.cast::<Start>()) };
         #[cfg(target_os = "linux")]
         // SAFETY: a name that ends with a zero byte, for the calling thread.
@@ -63,7 +63,7 @@ pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static)
 
 /// The same where there are no forks, or no system to ask.
 #[cfg(any(not(unix), miri))]
-pub fn spawn(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
     let builder = std::thread::Builder::new().name(name.to_string_lossy().into_owned());
     builder
         .spawn(|| {

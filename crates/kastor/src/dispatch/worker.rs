@@ -5,11 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected, rest::is_resting, spawn::spawn};
+use super::{OnFull, collector::Collected, rest::is_resting, spawn::start_thread};
 use crate::{
     buffer,
     clock::Anchors,
@@ -17,7 +17,7 @@ use crate::{
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
-    sync::{Held, lock},
+    sync::{Held, Mutex, lock},
     thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
@@ -274,7 +274,7 @@ impl Worker {
         }
         let (worker, environment) = (Arc::clone(self), Arc::clone(environment));
         // Without a thread everything stays queued and counted, and the next push tries again.
-        queue.is_running = spawn(c"kastor-reporter", move || worker.run(&environment));
+        queue.is_running = start_thread(c"kastor-reporter", move || worker.run(&environment));
     }
 
     fn run(&self, environment: &Environment) {

@@ -9,6 +9,8 @@ const LEAST: i32 = -1022 * PER_OCTAVE - 1;
 const LEAST_DURATION: i32 = -1;
 /// Most buckets that a histogram keeps on one side; 160 octaves cover every duration and nearly every metric.
 const MAX_BUCKETS: usize = 160 * PER_OCTAVE as usize;
+/// Most values of a kept histogram: so many of these can be merged that sums cannot overflow.
+const MAX_KEPT: u64 = 1 << 48;
 
 /// The bucket of a positive, finite, normal number.
 pub(crate) fn bucket(value: f64) -> i32 {
@@ -142,6 +144,40 @@ impl Histogram {
     pub(crate) fn from_buckets(positive: Buckets, zeros: u64, count: u64, sum: f64, min: f64, max: f64) -> Self {
         let (min, max) = if count == 0 { (None, None) } else { (Some(min), Some(max)) };
         Self { positive, zeros, count, sum, min, max, ..Self::default() }
+    }
+
+    /// A distribution that was kept: the buckets on both sides, each with the number of its first, what had no bucket,
+    /// the sum of all values and the smallest and largest of them.
+    ///
+    /// For numbers from anywhere: buckets beyond those of all floating-point numbers, counts beyond 2^48 and extremes
+    /// that are none are left out.
+    pub fn from_kept(
+        [positive, negative]: [(i32, Vec<u64>); 2],
+        (zeros, not_finite): (u64, u64),
+        sum: f64,
+        extremes: Option<(f64, f64)>,
+    ) -> Self {
+        let mut left = MAX_KEPT;
+        let mut take = |count: u64| {
+            let taken = count.min(left);
+            left -= taken;
+            taken
+        };
+        let zeros = take(zeros);
+        let [positive, negative] = [positive, negative].map(|(offset, mut counts)| {
+            let (first, last) = (LEAST - PER_OCTAVE, 1024 * PER_OCTAVE - MAX_BUCKETS as i32);
+            counts.truncate(if (first..=last).contains(&offset) { MAX_BUCKETS } else { 0 });
+            counts.iter_mut().for_each(|count| *count = take(*count));
+            Buckets { offset: if counts.is_empty() { 0 } else { offset }, counts }
+        });
+        let all = positive.counts.iter().chain(&negative.counts);
+        let count = zeros + all.sum::<u64>();
+        let is_range =
+            |range: &(f64, f64)| count > 0 && range.0.is_finite() && range.1.is_finite() && range.0 <= range.1;
+        let extremes = extremes.filter(is_range);
+        let (min, max) = (extremes.map(|range| range.0), extremes.map(|range| range.1));
+        let sum = if sum.is_finite() { sum } else { 0.0 };
+        Self { positive, negative, zeros, count, sum, min, max, not_finite: not_finite.min(MAX_KEPT) }
     }
 
     /// Adds everything that `other` holds.

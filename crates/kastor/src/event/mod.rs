@@ -7,7 +7,7 @@
 mod batch;
 mod histogram;
 mod metric;
-
+mod replay;
 mod snapshot;
 mod timing;
 
@@ -15,6 +15,7 @@ pub use self::{
     batch::{Batch, Event, Events, Process, ThreadIdentity},
     histogram::{Buckets, Histogram},
     metric::Metric,
+    replay::{KeptRecords, KeptScope, KeptSeries, Replay},
     snapshot::{Exemplar, Number, ScopeAggregate, SeriesAggregate, Snapshot},
     timing::{Attributes, Link, Outcome, PointEvent, Timing},
 };

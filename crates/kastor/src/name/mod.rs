@@ -9,11 +9,6 @@ mod path;
 mod table;
 mod validate;
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
-
 use self::table::{Segments, Table};
 pub(crate) use self::{
     glob::Glob,
@@ -24,7 +19,7 @@ pub use self::{
     path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, Path},
     validate::check_literal,
 };
-use crate::sync::lock;
+use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed, lock};
 
 /// Names longer than this many bytes are cut.
 pub const MAX_NAME_BYTES: usize = 256;

@@ -1,12 +1,12 @@
 //! Paths: (parent path, name) as four bytes.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use super::{
     Name,
     table::{Segments, Table},
 };
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Levels that a path keeps apart; deeper scopes share one entry per place.
 pub const MAX_LEVELS: u32 = 256;
@@ -146,7 +146,7 @@ fn intern(parent: Path, name: Name) -> Path {
     // The overflow path itself always has room.
     if (ENTRIES.len() >= MAX_PATHS || *total_bytes > MAX_TOTAL_TEXT_BYTES) && name != Name::OVERFLOW {
         drop(total_bytes);
-        super::OVERFLOWED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        super::OVERFLOWED.fetch_add(1, crate::sync::Ordering::Relaxed);
         return path(Path::ROOT, Name::OVERFLOW);
     }
     *total_bytes += u64::from(text_bytes);

@@ -7,13 +7,7 @@
 
 use std::ptr;
 
-use crate::sync::{
-    atomic::{
-        AtomicPtr, AtomicU32, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
-    },
-    constant, null_pointers,
-};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*, constant, null_pointers};
 
 /// The first segment holds so many entries, as a power of two; and the first table so many slots. In a model they are
 /// small, so that growing is within reach.

@@ -1,10 +1,5 @@
 //! Scopes whose parts the face keeps: ten bytes of ids, and a record that is written the short way.
 
-use std::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{Relaxed, Release},
-};
-
 use super::{Attributes, Outcome, Path, on_lane};
 use crate::{
     buffer,
@@ -13,6 +8,10 @@ use crate::{
     record::{self, flag as record_flag},
     scope::deliver_inline,
     stack::Carrier,
+    sync::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, Release},
+    },
     thread::{FORKS, Lane, Thread, block, lane_flag},
 };
 

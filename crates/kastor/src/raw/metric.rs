@@ -1,7 +1,5 @@
 //! Metrics of a face that keeps the stack: what is recorded under which scope is said with every call.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{Attributes, Ids, Name, Path, local::is_here, on_lane};
 pub use crate::metric::Amount;
 use crate::{
@@ -14,6 +12,7 @@ use crate::{
     record::flag as record_flag,
     scope::deliver_inline,
     stack::{self, Carrier},
+    sync::Ordering::Relaxed,
     thread::{Block, CellWanted, Lane, block, lane_flag},
     value::{MetricType, Value},
 };

@@ -1,13 +1,6 @@
 //! The cold halves of opening and closing: complete, where the hot ones only know what is usual.
 
-use std::{
-    ptr,
-    sync::atomic::{
-        AtomicBool,
-        Ordering::{Acquire, Relaxed},
-    },
-    thread::panicking,
-};
+use std::{ptr, thread::panicking};
 
 use super::Scope;
 use crate::{
@@ -20,6 +13,7 @@ use crate::{
     reporter::log_contained,
     sampler::Sampler,
     stack::{self, Carrier},
+    sync::{AtomicBool, Ordering::*},
     thread::{Block, Frame, ItemBuffer, Lane, Part, block, flag, lane_flag},
     value::Value,
 };
@@ -127,7 +121,7 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     };
     let levels = stack::levels(t) + 1;
     let frame = stack::free_frame(t, &lane.thread);
-    stack::push(t, frame, parent, path, lane.cursor.word);
+    stack::push(t, frame, parent, path, lane.cursor.word, || lane.sink.ticks());
     if is_anew {
         frame.root.set(frame.span.load(Relaxed));
     }
@@ -137,7 +131,6 @@ fn open_in_lane(t: &Block, lane: &Lane, wanted: Wanted<'_>) -> Option<Scope> {
     if panicking() {
         frame.set(flag::BORN_PANICKING);
     }
-    frame.start.store(lane.sink.ticks(), Relaxed);
     Some(if path.is_deeper() {
         t.deep_levels.set(levels);
         frame.set(flag::DEEPER);
@@ -235,7 +228,6 @@ pub(crate) fn deliver_inline(lane: &Lane, words: &[u64], flows: &[u64]) {
     });
 }
 
-/// The lane that a frame's record goes to.
 /// What carries a frame of this thread elsewhere.
 pub(super) fn carrier(t: &Block, frame: &Frame, levels: u32) -> Carrier {
     let Some(thread) = buffer::thread(t) else { return Carrier::NONE };
@@ -245,6 +237,7 @@ pub(super) fn carrier(t: &Block, frame: &Frame, levels: u32) -> Carrier {
     Carrier::of(frame, levels, thread.prefix.load(Relaxed), sampler)
 }
 
+/// The lane that a frame's record goes to.
 pub(super) fn lane_of<'t>(t: &'t Block, frame: &Frame) -> Option<&'t Lane> {
     let number = frame.lane();
     if number >= t.lanes_len.get() as usize {

@@ -1,14 +1,12 @@
 //! A scope that has left its thread's stack, with all that its record will need.
 
-use std::{
-    mem::ManuallyDrop,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{mem::ManuallyDrop, sync::Arc};
 
 use super::Scope;
 use crate::{
     name::Path,
     stack::{self, Carrier},
+    sync::Ordering::Relaxed,
     thread::{FORKS, ItemBuffer, Sink, Thread, block, flag},
 };
 

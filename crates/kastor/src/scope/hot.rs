@@ -3,11 +3,7 @@
 //!
 //! Justified by the `on_*` and `off_*` cases of the benchmark.
 
-use std::{
-    ptr,
-    sync::atomic::Ordering::{Relaxed, Release},
-    thread::panicking,
-};
+use std::{ptr, thread::panicking};
 
 use super::{Scope, cold};
 use crate::{
@@ -16,6 +12,7 @@ use crate::{
     clock::raw_ticks,
     name::{Path, known_path},
     record, stack,
+    sync::Ordering::*,
     thread::{Block, Cursor, Frame, HOT_MASK, ItemBuffer, Lane, block, flag, lane_flag},
     value::{Value, head, tag},
 };
@@ -66,7 +63,10 @@ fn open_usual(site: &'static Callsite) -> Scope {
     block(|t| {
         let Some((cursor, frame, parent)) = usual(t) else { return open_cold(site) };
         match site.cached(parent.path.load(Relaxed)) {
-            Some(path) => Scope::in_lane(push(t, cursor, frame, parent, path), cursor),
+            Some(path) => {
+                stack::push(t, frame, parent, path, cursor.word, raw_ticks);
+                Scope::in_lane(frame, cursor)
+            }
             None => open_looked_up(site),
         }
     })
@@ -80,7 +80,8 @@ fn open_looked_up(site: &'static Callsite) -> Scope {
             if let Some((cursor, frame, parent)) = usual(t) {
                 let path = known_path(Path(parent.path.load(Relaxed)), site.name());
                 if let Some(path) = path.filter(|path| !path.is_deeper()) {
-                    return Scope::in_lane(push(t, cursor, frame, parent, path), cursor);
+                    stack::push(t, frame, parent, path, cursor.word, raw_ticks);
+                    return Scope::in_lane(frame, cursor);
                 }
             }
         }
@@ -104,8 +105,7 @@ fn open_filled_usual(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
     block(|t| {
         if let Some((cursor, frame, parent)) = usual(t) {
             if let Some(path) = site.cached(parent.path.load(Relaxed)) {
-                stack::push(t, frame, parent, path, cursor.word | flag::ITEMS);
-                frame.start.store(raw_ticks(), Relaxed);
+                stack::push(t, frame, parent, path, cursor.word | flag::ITEMS, raw_ticks);
                 return Scope::with_items_in(frame, items);
             }
         }
@@ -133,13 +133,6 @@ fn usual(t: &Block) -> Option<(&Cursor, &Frame, &Frame)> {
     // SAFETY: not null, so an unused frame of this thread's segments; and with a lane the thread is set up, so that
     // `current` is the base or an open frame.
     Some(unsafe { (cursor, &*frame, &*t.current.get()) })
-}
-
-#[inline(always)]
-fn push<'t>(t: &Block, cursor: &Cursor, frame: &'t Frame, parent: &Frame, path: Path) -> &'t Frame {
-    stack::push(t, frame, parent, path, cursor.word);
-    frame.start.store(raw_ticks(), Relaxed);
-    frame
 }
 
 /// Closes a scope.

@@ -17,7 +17,7 @@ mod cold;
 mod detached;
 mod hot;
 
-use std::{cell::Cell, error::Error as StdError, marker::PhantomData, ptr, sync::atomic::Ordering::Relaxed};
+use std::{cell::Cell, error::Error as StdError, marker::PhantomData, ptr};
 
 pub use self::hot::{is_on, open, open_with};
 pub(crate) use self::{
@@ -31,6 +31,7 @@ use crate::{
     context::Telemetry,
     name::name,
     stack::{self, Attached, Carrier},
+    sync::Ordering::Relaxed,
     thread::{Block, Cursor, Frame, ItemBuffer, Lane, block, flag},
     value::{Items, Value, push_value},
 };

@@ -62,6 +62,16 @@ impl Chunk {
     }
 }
 
+/// Writes words to a place in a chunk.
+///
+/// # Safety
+/// There is room for them, and nobody else may read or write it yet.
+#[inline(always)]
+pub(crate) unsafe fn put(to: *mut u64, words: &[u64]) {
+    // SAFETY: as the caller says.
+    unsafe { std::ptr::copy_nonoverlapping(words.as_ptr(), to, words.len()) };
+}
+
 impl Drop for Chunk {
     fn drop(&mut self) {
         let memory = std::ptr::slice_from_raw_parts_mut(self.words.cast::<MaybeUninit<u64>>(), self.capacity);

@@ -9,14 +9,16 @@
 //! 28  word   flags u8 | lane u8 | more flags u16
 //! ```
 //!
-//! The owner alone writes. Others read everything but `link` to dump open scopes, hence atomics (plain moves on x86-64
-//! and aarch64). Memory is given back when the thread ends, after it was unlinked from the thread's list; until then a
-//! frame stays a frame, so a stale link is never a dangling pointer.
+//! The owner alone writes. Others read path, start, span and word to dump open scopes, hence atomics (plain moves on
+//! x86-64). The span serves as a sequence lock: it is written last when a scope opens, zeroed before the frame is used
+//! again, and who finds it unchanged has read one scope. Memory is given back when the thread ends, after it was unlinked
+//! from the thread's list; until then a frame stays a frame, so a stale link is never a dangling pointer.
 
-use std::{
-    cell::Cell,
-    ptr,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{cell::Cell, ptr};
+
+use crate::{
+    name::Path,
+    sync::{AtomicU32, AtomicU64, Ordering::*, constant, fence},
 };
 
 /// An open scope.
@@ -79,20 +81,50 @@ pub(crate) mod flag {
 pub(crate) const HOT_MASK: u32 = 0xff;
 
 impl Frame {
-    pub(crate) const fn new() -> Self {
-        Self {
-            link: Cell::new(ptr::null()),
-            start: AtomicU64::new(0),
-            path: AtomicU32::new(0),
-            span: AtomicU32::new(0),
-            root: Cell::new(0),
-            word: Word(AtomicU32::new(0)),
+    constant! {
+        pub(crate) fn new() -> Self {
+            Self {
+                link: Cell::new(ptr::null()),
+                start: AtomicU64::new(0),
+                path: AtomicU32::new(0),
+                span: AtomicU32::new(0),
+                root: Cell::new(0),
+                word: Word(AtomicU32::new(0)),
+            }
+        }
+
+        /// Stands for "no scope"; see `Block::base`.
+        pub(crate) fn base() -> Self {
+            Self { root: Cell::new(1), ..Self::new() }
         }
     }
 
-    /// Stands for "no scope"; see `Block::base`.
-    pub(crate) const fn base() -> Self {
-        Self { root: Cell::new(1), ..Self::new() }
+    /// Shows others the scope that opens in this unused frame; its start is asked for as late as may be.
+    #[inline(always)]
+    pub(crate) fn open(&self, path: Path, word: u32, span: u32, start: impl FnOnce() -> u64) {
+        self.path.store(path.0, Relaxed);
+        self.word.set(word);
+        self.start.store(start(), Relaxed);
+        // Release: who sees the span also sees the rest.
+        self.span.store(span, Release);
+    }
+
+    /// Makes the frame an unused one. The fence keeps what comes next from being seen beside the old span.
+    #[inline(always)]
+    pub(crate) fn vacate(&self) {
+        self.span.store(0, Relaxed);
+        fence(Release);
+    }
+
+    /// Path, start in ticks and lane of the scope that is open here, from any thread; none while that changes. Of the
+    /// spans only those of futures' stand-ins come again, and their words tell them apart.
+    pub(crate) fn scope(&self) -> Option<(Path, u64, usize)> {
+        let seen = || (self.span.load(Acquire), self.word.get());
+        let (span, word) = seen();
+        let (path, start) = (Path(self.path.load(Relaxed)), self.start.load(Relaxed));
+        fence(Acquire);
+        let is_open = span != 0 && start != 0 && word & (flag::CLOSED | flag::STAND_IN) == 0;
+        (is_open && seen() == (span, word)).then_some((path, start, lane_of(word)))
     }
 
     pub(crate) fn has(&self, flags: u32) -> bool {
@@ -104,8 +136,12 @@ impl Frame {
     }
 
     pub(crate) fn lane(&self) -> usize {
-        (self.word.get() >> flag::LANE_SHIFT & 0xff) as usize
+        lane_of(self.word.get())
     }
+}
+
+fn lane_of(word: u32) -> usize {
+    (word >> flag::LANE_SHIFT & 0xff) as usize
 }
 
 /// A run of frames that never moves.

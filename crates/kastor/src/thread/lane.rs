@@ -8,10 +8,7 @@ use std::{
     any::Any,
     cell::{Cell, RefCell},
     ptr::{self, NonNull},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use super::{Chunk, Thread};
@@ -20,6 +17,7 @@ use crate::{
     name::Path,
     record,
     sampler::Sampler,
+    sync::{AtomicPtr, AtomicU32, Mutex, Ordering::*, fence, global},
     value::{MetricType, Value},
 };
 
@@ -72,16 +70,18 @@ unsafe impl Sync for Cursor {}
 // SAFETY: as above.
 unsafe impl Send for Cursor {}
 
-/// What `Block::lane` points to before there is a lane.
-pub(crate) static VACANT: Cursor = Cursor {
-    flags: AtomicU32::new(lane_flag::VACANT),
-    word: 0,
-    position: AtomicPtr::new(ptr::null_mut()),
-    last: Cell::new(ptr::null_mut()),
-    cells: Cell::new(ptr::null()),
-    cells_len: AtomicU32::new(0),
-    context_id: 0,
-};
+global! {
+    /// What `Block::lane` points to before there is a lane.
+    pub(crate) static VACANT: Cursor = Cursor {
+        flags: AtomicU32::new(lane_flag::VACANT),
+        word: 0,
+        position: AtomicPtr::new(ptr::null_mut()),
+        last: Cell::new(ptr::null_mut()),
+        cells: Cell::new(ptr::null()),
+        cells_len: AtomicU32::new(0),
+        context_id: 0,
+    };
+}
 
 /// The cell that a metric callsite used last on this lane.
 #[derive(Clone, Copy)]
@@ -253,6 +253,26 @@ impl Cursor {
     /// Says where records must end.
     pub(crate) fn set_end(&self, end: *mut u64) {
         self.last.set(end.wrapping_sub(record::WORDS));
+    }
+
+    /// Lets the hot paths use these slots unless the lane is off or serves inline reporters. Owner only.
+    pub(crate) fn offer(&self, slots: &[CellSlot]) {
+        let is_off = || self.flags.load(Relaxed) & !lane_flag::HARMLESS_TO_COUNT != 0;
+        self.cells.set(slots.as_ptr());
+        self.cells_len.store(if is_off() { 0 } else { slots.len() as u32 }, Relaxed);
+        // Orders the length before the flags; `follow` does the reverse, so that one of the two sees the other.
+        fence(SeqCst);
+        if is_off() {
+            self.cells_len.store(0, Relaxed);
+        }
+    }
+
+    /// Takes over what the context says now. From any thread that holds the lock of the lanes' list.
+    pub(crate) fn follow(&self, sink: &dyn Sink) {
+        // Always some: the update cannot fail.
+        let _ = self.flags.fetch_update(Release, Relaxed, |old| Some(old & lane_flag::OF_OWNER | sink.lane_flags()));
+        fence(SeqCst);
+        self.cells_len.store(0, Relaxed);
     }
 
     /// Bytes between the position and the end. Owner only.

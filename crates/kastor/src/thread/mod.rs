@@ -20,14 +20,13 @@ use std::{
     cell::Cell,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     ptr,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
 
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed};
+
 pub(crate) use self::{
-    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS},
+    chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, put},
     frame::{Frame, HOT_MASK, Segment, flag},
     items::{FRONT_WORDS, ItemBuffer},
     lane::{Call, CellSlot, CellWanted, Claim, Cursor, Delivery, Lane, Part, Sink, VACANT, lane_flag},
@@ -201,12 +200,18 @@ impl std::fmt::Debug for Thread {
 impl Thread {
     pub(crate) fn current(prefix: u64) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
+        let thread = Self::kept(NEXT.fetch_add(1, Relaxed), os_id(), std::thread::current().name().unwrap_or(""));
+        Self { is_own: IS_OWN.with(Cell::get), prefix: AtomicU64::new(prefix), ..thread }
+    }
+
+    /// The identity of a thread whose records were kept; nothing runs on it here.
+    pub(crate) fn kept(index: u32, os_id: u64, name: &str) -> Self {
         Self {
-            index: NEXT.fetch_add(1, Relaxed),
-            os_id: os_id(),
-            name: std::thread::current().name().unwrap_or("").to_owned(),
-            is_own: IS_OWN.with(Cell::get),
-            prefix: AtomicU64::new(prefix),
+            index,
+            os_id,
+            name: name.to_owned(),
+            is_own: false,
+            prefix: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             segments: Mutex::new(Vec::new()),
             lanes: Mutex::new(Vec::new()),

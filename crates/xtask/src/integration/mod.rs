@@ -11,7 +11,9 @@
 //! A further subject is a file with a `checks(steps, place)` and a line in [`integration`].
 
 mod http;
+mod otlp;
 mod place;
+mod prometheus;
 mod servers;
 mod trace;
 
@@ -29,7 +31,17 @@ type Checks = fn(&mut Steps, &Place);
 pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
     let mut steps = Steps::new("integration", root);
     let place = Place::new(root);
-    let subjects: &[(&str, Checks)] = &[("servers", servers::checks), ("trace", trace::checks)];
+    let subjects: &[(&str, Checks)] = &[
+        ("servers", servers::checks),
+        ("trace", trace::checks),
+        ("prometheus", prometheus::checks),
+        ("otlp", otlp::checks),
+    ];
+    if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
+        let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
+        eprintln!("xtask integration: no subject begins with {only:?}; there are {}", names.join(", "));
+        return ExitCode::from(crate::MISUSE);
+    }
     for (name, checks) in subjects {
         if name.starts_with(only) {
             checks(&mut steps, &place);

@@ -138,7 +138,7 @@ impl PrometheusBuilder {
             ended: Condvar::new(),
         });
         let its = Arc::clone(&shared);
-        let is_running = kastor::spawn(c"kastor-prom", move || {
+        let is_running = kastor::start_thread(c"kastor-prom", move || {
             accept(&its, &listener, &wait);
             drop(listener);
             *lock(&its.has_ended) = true;
@@ -326,7 +326,7 @@ fn accept(shared: &Arc<Shared>, listener: &Listener, wait: &sockets::Wait) {
             continue;
         };
         let its = Arc::clone(shared);
-        let is_served = kastor::spawn(c"kastor-scrape", move || {
+        let is_served = kastor::start_thread(c"kastor-scrape", move || {
             connection::serve(&its, &stream, &its.connections, place);
             its.connections.leave(place);
         });

@@ -122,6 +122,11 @@ impl Server {
         Self::scripted(|_, _| Reply::Ok)
     }
 
+    /// Takes everything, on this port of the loopback interface.
+    pub fn on(port: u16) -> Self {
+        Self::bound(TcpListener::bind(("127.0.0.1", port)).unwrap(), |_, _| Reply::Ok, None)
+    }
+
     pub fn scripted(script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::with(script, None)
     }
@@ -134,7 +139,14 @@ impl Server {
         script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::bound(TcpListener::bind("127.0.0.1:0").unwrap(), script, tls)
+    }
+
+    fn bound(
+        listener: TcpListener,
+        script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let script: Arc<Script> = Arc::new(script);
         let state = Arc::new(State {

@@ -4,21 +4,21 @@
 //! through [`Guarded`], which contains panics, counts errors, logs them ever more rarely, and leaves a reporter out for a
 //! while after it failed repeatedly.
 
+mod suspension;
+
 use std::{
     any::type_name,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use self::suspension::{FAILURES, Suspension};
 use crate::{
     clock::now_ns,
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
     health::{DropReason, Drops, Ledger, ReporterStats, Stats},
-    sync::{Held, contained, drop_contained, lock},
+    sync::{AtomicU64, Held, Ordering::Relaxed, contained, drop_contained, lock},
 };
 
 /// Receives the events of the contexts it was given to.
@@ -214,13 +214,6 @@ impl Goal {
     }
 }
 
-/// Failures in a row after which a reporter is left out.
-const FAILURES_UNTIL_SUSPENDED: u32 = 5;
-/// The first suspension; each further one is twice as long.
-const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
-/// The longest suspension.
-const LONGEST_SUSPENSION: Duration = Duration::from_secs(300);
-
 /// A reporter behind its boundary.
 pub struct Guarded {
     /// Always there, but for the moment of its end.
@@ -228,10 +221,7 @@ pub struct Guarded {
     name: &'static str,
     ledger: Ledger,
     failures: AtomicU64,
-    failures_in_a_row: AtomicU32,
-    /// Monotonic time at which a suspended reporter is tried again; 0 while it is not suspended.
-    suspended_until_ns: AtomicU64,
-    suspensions: Mutex<u32>,
+    suspension: Suspension,
 }
 
 impl Guarded {
@@ -241,9 +231,7 @@ impl Guarded {
             name: type_name::<R>(),
             ledger: Ledger::default(),
             failures: AtomicU64::new(0),
-            failures_in_a_row: AtomicU32::new(0),
-            suspended_until_ns: AtomicU64::new(0),
-            suspensions: Mutex::new(0),
+            suspension: Suspension::default(),
         }
     }
 
@@ -298,7 +286,7 @@ impl Guarded {
 
     /// Whether nothing is held back; one that is left out holds nothing.
     pub(crate) fn flush(&self, goal: Goal, deadline: Deadline) -> bool {
-        self.is_suspended()
+        self.suspension.is_on()
             || self.call(0, 0, |reporter| match goal {
                 Goal::Durable => reporter.persist(deadline),
                 Goal::Delivered => reporter.flush(deadline),
@@ -315,7 +303,7 @@ impl Guarded {
             queued,
             spooled: 0,
             failures: self.failures.load(Relaxed),
-            is_suspended: self.suspended_until_ns.load(Relaxed) != 0,
+            is_suspended: self.suspension.is_on(),
         };
         let own =
             contained(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts())).unwrap_or_else(|panic| {
@@ -339,7 +327,7 @@ impl Guarded {
 
     /// Holds the reporter still, for a fork.
     pub(crate) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
-        held.push(Box::new(lock(&self.suspensions)));
+        held.push(Box::new(lock(&self.suspension.times)));
         if let Some(reporter) = &self.reporter {
             reporter.hold_for_fork(held);
         }
@@ -354,7 +342,7 @@ impl Guarded {
     /// dropped if not. Returns whether it succeeded.
     #[inline]
     fn call(&self, delivered: u64, events: u64, f: impl FnOnce(&dyn Reporter) -> Result<(), Error>) -> bool {
-        if self.suspended_until_ns.load(Relaxed) != 0 && !self.may_probe() {
+        if !self.suspension.lets_pass(now_ns) {
             self.ledger.dropped(DropReason::ReporterSuspended, events);
             return false;
         }
@@ -364,8 +352,8 @@ impl Guarded {
                 if delivered > 0 {
                     self.ledger.delivered(delivered);
                 }
-                if self.failures_in_a_row.load(Relaxed) != 0 {
-                    self.recover();
+                if self.suspension.succeed() {
+                    log_contained(|| log::warn!(target: "kastor", "reporter {} works again", self.name));
                 }
                 true
             }
@@ -378,43 +366,16 @@ impl Guarded {
         }
     }
 
-    fn is_suspended(&self) -> bool {
-        self.suspended_until_ns.load(Relaxed) != 0
-    }
-
-    /// One caller gets to try a suspended reporter once its time is over; the others go on leaving it out.
-    fn may_probe(&self) -> bool {
-        let until = self.suspended_until_ns.load(Relaxed);
-        let now = now_ns();
-        let pushed = now.saturating_add(FIRST_SUSPENSION.as_nanos() as u64);
-        now >= until && self.suspended_until_ns.compare_exchange(until, pushed, Relaxed, Relaxed).is_ok()
-    }
-
-    #[cold]
-    fn recover(&self) {
-        self.failures_in_a_row.store(0, Relaxed);
-        if self.suspended_until_ns.swap(0, Relaxed) != 0 {
-            *lock(&self.suspensions) = 0;
-            log_contained(|| log::warn!(target: "kastor", "reporter {} works again", self.name));
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn fail(&self, events: u64, why: &str) -> bool {
         self.ledger.dropped(DropReason::ReporterFailed, events);
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
-        let in_a_row = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
-        if in_a_row >= FAILURES_UNTIL_SUSPENDED {
-            let mut suspensions = lock(&self.suspensions);
-            let pause = FIRST_SUSPENSION.saturating_mul(1 << (*suspensions).min(20)).min(LONGEST_SUSPENSION);
-            *suspensions += 1;
-            self.suspended_until_ns.store(now_ns().saturating_add(pause.as_nanos() as u64).max(1), Relaxed);
-        }
+        let in_a_row = self.suspension.fail(now_ns);
         // The first three, then each time the count has doubled, and when it is left out.
-        if failures <= 3 || failures.is_power_of_two() || in_a_row == FAILURES_UNTIL_SUSPENDED {
+        if failures <= 3 || failures.is_power_of_two() || in_a_row == FAILURES {
             let why = crate::escape::escaped(why);
-            let suspended = if in_a_row >= FAILURES_UNTIL_SUSPENDED { "; it is left out for a while" } else { "" };
+            let suspended = if in_a_row >= FAILURES { "; it is left out for a while" } else { "" };
             log_contained(|| {
                 log::error!(target: "kastor", "reporter {} failed ({failures} so far): {why}{suspended}", self.name);
             });
