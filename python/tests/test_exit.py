@@ -82,7 +82,7 @@ def test_an_exit_is_quiet(kind):
     quiet(HEAD + EXITS[kind] + "\n", timeout=30)
 
 
-@pytest.mark.parametrize("times", [40])
+@pytest.mark.parametrize("times", [20])
 def test_exits_beside_emitting_daemon_threads_again_and_again(times):
     """The dangerous one: finalisation while other threads are inside native code."""
     code = HEAD + EXITS["daemon threads that emit"].replace("0.05", "0.002") + "\n"

@@ -497,7 +497,7 @@ def test_current_traceparent_is_of_the_w3c_form_and_none_outside(tele):
         outer = kastor.current_traceparent()
         with tele("b"):
             inner = kastor.current_traceparent()
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", outer)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]", outer)
     assert outer.split("-")[1] == inner.split("-")[1] and outer != inner
 
 

@@ -8,6 +8,7 @@ model too: what both agree on is not an accident of the native code.
 import asyncio
 import contextlib
 import contextvars
+import gc
 import os
 import pathlib
 import random
@@ -426,10 +427,14 @@ class Program:
             loop.run_until_complete(loop.create_task(self.main(self.checks + 2000), context=contextvars.Context()))
         for task in list(self.tasks):
             task.cancel()
+        # What is still suspended ends here, and not in the context of whatever test runs when the collector comes.
+        while self.shared:
+            self.shared.pop().close()
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+        gc.collect()
         assert [error for error in self.errors if isinstance(error, AssertionError)] == []
 
 
