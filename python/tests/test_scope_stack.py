@@ -703,14 +703,17 @@ def test_references_stay_level():
         for _ in range(300):
             one_round(context)
         gc.collect()
-        before, blocks = referenced(), sys.getallocatedblocks()
-        for _ in range(2000):
-            one_round(context)
-        gc.collect()
-        assert Value.alive == 0
-        grown = [after - before for after, before in zip(referenced(), before)]
-        assert all(abs(count) < 500 for count in grown), grown
-        assert sys.getallocatedblocks() - blocks < 1000
+        # The bounded tables fill up at first; a leak grows in every window.
+        grown = []
+        for _ in range(4):
+            before, blocks = referenced(), sys.getallocatedblocks()
+            for _ in range(2000):
+                one_round(context)
+            gc.collect()
+            assert Value.alive == 0
+            references = [abs(after - known) for after, known in zip(referenced(), before)]
+            grown.append((max(references), sys.getallocatedblocks() - blocks))
+        assert any(references < 500 and blocks < 500 for references, blocks in grown), grown
 
 
 if __name__ == "__main__":
