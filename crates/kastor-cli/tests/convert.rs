@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use captures::{START_NS, pass, recorded};
+use captures::{START_NS, pass, recorded, written};
 use common::{assert_neutral, kastor, transcript};
 use kastor::{count, metric, scope};
 use serde_json::{Value, json};
@@ -138,6 +138,20 @@ fn a_damaged_capture_is_converted_as_far_as_it_goes() {
             assert!(matches!(transcript.code, Some(0 | 2)), "{at}, {format}: {}", transcript.stderr);
             assert_neutral(&transcript.stderr);
         }
+    }
+}
+
+#[test]
+fn paths_beyond_the_limit_share_one_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wide.kcap");
+    written(&file, (1..=150_000).map(|number| (number, 0, format!("p{number}"))));
+    for format in ["chrome", "folded"] {
+        let transcript = transcript(&mut kastor(&["convert", file.to_str().unwrap(), "--to", format]));
+        assert_eq!(transcript.code, Some(0));
+        assert!(transcript.stderr.starts_with("kastor: note: 50"), "{}", transcript.stderr);
+        assert!(transcript.stderr.contains("beyond the limit of 100000 share '(overflow)'"), "{}", transcript.stderr);
+        assert!(transcript.stdout.contains("(overflow)"));
     }
 }
 

@@ -82,6 +82,12 @@ fn captures_of_several_runs_are_kept_and_added_up() {
     assert_eq!(json!([report["captures"]["processes"], report["scopes"][0]["calls"]]), json!([3, 15]));
     assert_eq!(report["captures"]["missing"]["events"], json!(0));
     assert_eq!(report["metrics"][0]["sum"], json!(15.0));
+    // Converted, the processes stand side by side in one document.
+    let trace = transcript(&mut kastor(&["convert", captures, "--to", "chrome"])).stdout;
+    let events: Vec<Value> = serde_json::from_str(&trace).unwrap();
+    let scopes: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
+    let processes: std::collections::HashSet<u64> = scopes.iter().filter_map(|scope| scope["pid"].as_u64()).collect();
+    assert_eq!((scopes.len(), processes.len()), (15, 3));
     // The report of a run is of that run alone.
     let last = run("program_that_records", &["--capture", captures, "--report"]);
     assert!(last.stdout.contains("1 process, "), "{}", last.stdout);

@@ -138,8 +138,8 @@ impl Replay {
         let above = if above == 0 { Path::ROOT } else { self.path_of(above) };
         let last = if number & DEEPER_BIT != 0 { Name::DEEPER } else { name(last) };
         let interned = path(above, last);
-        let has_room = interned.name() != Name::OVERFLOW || last == Name::OVERFLOW;
-        self.without_room += u64::from(!has_room);
+        // For want of a path, or of a name; one that was called so in its own process has a name of that text.
+        self.without_room += u64::from(interned.name() == Name::OVERFLOW);
         self.without_text.push(interned);
         self.paths.insert(number, interned);
     }
