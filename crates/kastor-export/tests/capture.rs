@@ -680,3 +680,29 @@ fn durable_captures_are_written_as_others_are() {
         assert_eq!(captured(&path).len(), 10);
     }
 }
+
+#[test]
+fn no_planted_secret_is_in_the_file_unless_that_is_asked_for() {
+    use kastor_export::{Redaction, capture::CaptureConfig};
+    let canaries_in = |redaction: Redaction| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("canary.kcap");
+        let config = CaptureConfig::new(&path).redaction(redaction);
+        let tele = Telemetry::builder().reporter(kastor_export::capture::Capture::with(config)).build();
+        {
+            let scope =
+                scope!(tele, "login", password = "canary-1", url = "https://me:canary-2@host/", plain = "shown");
+            scope.event_with("sent", &[("authorization", "Bearer canary-3".into())]);
+            scope.fail("token=canary-4");
+        }
+        tele.counter("logins", &[("api_key", "canary-5".into())]).add(1);
+        tele.metric("note", "see https://me:canary-6@host/", &[]);
+        assert!(tele.flush(LONG).is_complete());
+        let bytes = std::fs::read(&path).unwrap();
+        let has = |text: String| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(has("shown".into()) && kastor_export::capture::check(&path).unwrap().is_whole());
+        (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<_>>()
+    };
+    assert_eq!(canaries_in(Redaction::default()), []);
+    assert_eq!(canaries_in(Redaction::none()), [1, 2, 3, 4, 5, 6]);
+}

@@ -303,3 +303,37 @@ fn record_bytes_keep_their_lengths_and_lose_their_secrets() {
     ];
     assert_eq!(records, [vec!["redacted"], vec!["kept"], vec![], expected.to_vec()]);
 }
+
+#[test]
+fn no_planted_secret_is_in_a_trace_for_perfetto_or_chrome_unless_that_is_asked_for() {
+    use kastor::{Telemetry, scope};
+    use kastor_export::{chrome, perfetto};
+    let folder = tempfile::tempdir().unwrap();
+    let canaries_in = |redaction: Redaction, name: &str| {
+        let paths = ["perfetto", "chrome"].map(|kind| folder.path().join(format!("{name}.{kind}")));
+        let tele = Telemetry::builder()
+            .reporter(
+                perfetto::Perfetto::create(&paths[0], perfetto::Config::default().redaction(redaction.clone()))
+                    .unwrap(),
+            )
+            .reporter(chrome::Chrome::create(&paths[1], chrome::Config::default().redaction(redaction)).unwrap())
+            .build();
+        {
+            let scope =
+                scope!(tele, "login", password = "canary-1", url = "https://me:canary-2@host/", plain = "shown");
+            scope.event_with("sent", &[("authorization", "Bearer canary-3".into())]);
+            scope.fail("token=canary-4");
+        }
+        tele.counter("logins", &[("api_key", "canary-5".into())]).add(1);
+        tele.metric("note", "see https://me:canary-6@host/", &[]);
+        assert!(tele.flush(std::time::Duration::from_secs(20)).is_complete());
+        paths.map(|path| {
+            let bytes = std::fs::read(path).unwrap();
+            let has = |text: String| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert!(has("shown".into()));
+            (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(canaries_in(Redaction::default(), "shut"), [vec![], vec![]]);
+    assert_eq!(canaries_in(Redaction::none(), "open"), [vec![1, 2, 3, 4, 5, 6], vec![1, 2, 3, 4, 5, 6]]);
+}

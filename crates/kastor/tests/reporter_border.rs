@@ -84,3 +84,17 @@ fn anyone_may_look_at_the_aggregates_of_a_context() {
     assert_eq!(seen, (1, std::process::id(), 1));
     assert_eq!(Telemetry::DISABLED.snapshot(|snapshot| snapshot.scopes().len() + snapshot.series().len()), 0);
 }
+
+#[test]
+fn a_reporter_is_flushed_once_more_when_its_context_ends() {
+    let asked = Asked::default();
+    let tele = Telemetry::builder().reporter(background(asked.clone())).build();
+    drop(scope!(tele, "work"));
+    drop(tele);
+    let until = std::time::Instant::now() + LONG;
+    while asked.calls.lock().unwrap().last().is_none_or(|call| call != "flush") {
+        assert!(std::time::Instant::now() < until, "{:?}", asked.take());
+        std::thread::yield_now();
+    }
+    assert_eq!(asked.take(), ["1 events", "flush"]);
+}

@@ -27,6 +27,8 @@
 
 use kastor::{Histogram, MetricType, Number, ScopeAggregate, SeriesAggregate, Snapshot, Value};
 
+use crate::Redaction;
+
 use super::{
     format::{TABLE_BYTES, put_text, put32, put64, text, valid},
     record::{Attribute, StoredValue, tag},
@@ -40,7 +42,11 @@ const HISTOGRAM: usize = 88;
 const BUCKETS: usize = 152;
 
 /// Calls `write` with one payload after another, which together hold the snapshot.
-pub(super) fn encode<E>(snapshot: &Snapshot<'_>, mut write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+pub(super) fn encode<E>(
+    snapshot: &Snapshot<'_>,
+    redaction: &Redaction,
+    mut write: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mut payload = Vec::new();
     let mut add = |entry: &dyn Fn(&mut Vec<u8>), is_last: bool| {
         if payload.is_empty() {
@@ -62,7 +68,7 @@ pub(super) fn encode<E>(snapshot: &Snapshot<'_>, mut write: impl FnMut(&[u8]) ->
         add(&|to| push_scope(to, scope), false)?;
     }
     for series in snapshot.series() {
-        add(&|to| push_series(to, series), false)?;
+        add(&|to| push_series(to, series, redaction), false)?;
     }
     add(&|_| {}, true)
 }
@@ -81,7 +87,7 @@ fn push_scope(to: &mut Vec<u8>, scope: &ScopeAggregate) {
     put_text(to, scope.path());
 }
 
-fn push_series(to: &mut Vec<u8>, series: &SeriesAggregate) {
+fn push_series(to: &mut Vec<u8>, series: &SeriesAggregate, redaction: &Redaction) {
     let (unit, help) = (series.unit(), series.help());
     let instrument = match series.metric_type() {
         MetricType::Gauge => 1,
@@ -95,7 +101,12 @@ fn push_series(to: &mut Vec<u8>, series: &SeriesAggregate) {
     let bits = [is_integer, !series.is_monotonic(), unit.is_some(), help.is_some()];
     let detail = bits.iter().zip(2..).fold(instrument, |detail, (is_set, bit)| detail | u32::from(*is_set) << bit);
     let mut labels = Vec::new();
-    series.labels().for_each(|(key, value)| push_label(&mut labels, key, value));
+    for (key, value) in series.labels() {
+        match redaction.replacement(key, &value) {
+            Some(shown) => push_label(&mut labels, key, Value::Str(&shown)),
+            None => push_label(&mut labels, key, value),
+        }
+    }
     let number = |value: Option<f64>| value.unwrap_or(f64::NAN).to_bits();
     put32(to, [0, u32::from(SERIES) | detail << 8]);
     put64(to, [series.calls()]);

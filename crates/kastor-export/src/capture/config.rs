@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use crate::Redaction;
+
 /// What a capture's files are called at the end.
 pub(super) const EXTENSION: &str = "kcap";
 
@@ -29,6 +31,7 @@ pub struct CaptureConfig {
     pub(super) max_folder_bytes: u64,
     pub(super) zstd: Option<i32>,
     pub(super) durability: Durability,
+    pub(super) redaction: Redaction,
 }
 
 /// When a capture is made to survive the end of the machine, not only that of the process.
@@ -58,6 +61,7 @@ impl CaptureConfig {
             max_folder_bytes: 8 << 30,
             zstd: None,
             durability: Durability::System,
+            redaction: Redaction::default(),
         }
     }
 
@@ -81,6 +85,11 @@ impl CaptureConfig {
     /// the recording threads.
     pub fn zstd(self, level: i32) -> Self {
         Self { zstd: Some(level.clamp(1, 19)), ..self }
+    }
+
+    /// What is secret and never reaches a file; by default what [`Redaction::default`] hides.
+    pub fn redaction(self, redaction: Redaction) -> Self {
+        Self { redaction, ..self }
     }
 
     /// When the files are made durable.

@@ -56,16 +56,20 @@ pub(super) struct Extent {
     pub(super) first_tick: u64,
     pub(super) last_tick: u64,
     pub(super) longest_ticks: u64,
+    /// Whether any of them has items, in which there may be secrets.
+    pub(super) has_items: bool,
 }
 
 impl Extent {
     pub(super) fn of(records: &[u8]) -> Self {
-        let mut extent = Self { records: 0, failures: 0, first_tick: u64::MAX, last_tick: 0, longest_ticks: 0 };
+        let mut extent =
+            Self { records: 0, failures: 0, first_tick: u64::MAX, last_tick: 0, longest_ticks: 0, has_items: false };
         let mut raw = RawRecords(records);
         for record in &mut raw {
             let (start, duration) =
                 if record.kind() == TIMING { (record.start(), record.duration()) } else { (record.start(), 0) };
             extent.records += 1;
+            extent.has_items |= record.has(flag::ITEMS);
             extent.failures += u32::from(record.kind() == TIMING && record.has(flag::FAILED));
             extent.first_tick = extent.first_tick.min(start);
             extent.last_tick = extent.last_tick.max(start.saturating_add(duration));

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     frame::{FrameHeader, push_frame},
     fs::{Fs, FsFile},
+    redact::RecordRedaction,
 };
 
 /// How a frame begins that zstd skips.
@@ -42,6 +43,9 @@ const MAX_THREADS: usize = 16 << 10;
 pub(super) struct Writer {
     files: Files,
     config: CaptureConfig,
+    redaction: RecordRedaction,
+    /// A batch's records without secrets.
+    redacted: Vec<u8>,
     /// None until the first batch or snapshot.
     process: Option<Process>,
     file: Option<OpenFile>,
@@ -92,6 +96,8 @@ impl Writer {
     pub(super) fn new(fs: Arc<dyn Fs>, config: CaptureConfig) -> Self {
         Self {
             files: Files::new(fs, config.clone()),
+            redaction: RecordRedaction::new(config.redaction.clone()),
+            redacted: Vec::new(),
             config,
             process: None,
             file: None,
@@ -115,6 +121,7 @@ impl Writer {
         (self.file, self.process, self.paused) = (None, None, None);
         self.unsynced.clear();
         self.threads.clear();
+        self.redaction = RecordRedaction::new(self.config.redaction.clone());
         (self.failures, self.last_error, self.calls_written) = (0, None, 0);
     }
 
@@ -136,7 +143,7 @@ impl Writer {
     pub(super) fn write_batch(&mut self, batch: &Batch<'_>) -> Result<(), DropReason> {
         // 1. The block's header. What is dropped below is counted here, so that a reader sees the gap.
         let (records, flows) = (batch.record_bytes(), batch.flow_bytes());
-        let header = self.header(batch, records, flows);
+        let (header, has_items) = self.header(batch, records, flows);
         if records.len() + flows.len() + BLOCK_HEADER_BYTES > MAX_PAYLOAD_BYTES as usize {
             return Err(DropReason::TooLarge);
         }
@@ -146,12 +153,21 @@ impl Writer {
             }
             self.paused = None;
         }
-        // 2. The file, what the records refer to, and the records.
+        // 2. The file, what the records refer to, and the records, without what is secret in them.
+        let mut redacted = std::mem::take(&mut self.redacted);
         let written = self.open_for(batch.process(), header.record_bytes + header.flow_bytes).and_then(|()| {
+            let mut records = records;
+            if has_items && !self.config.redaction.is_none() {
+                redacted.clear();
+                redacted.extend_from_slice(records);
+                self.redaction.redact(batch, &mut redacted);
+                records = &redacted;
+            }
             self.write_tables(batch)?;
             self.write_thread(batch, &header)?;
             self.write_block(&header, records, flows)
         });
+        self.redacted = redacted;
         // 3. What came of it.
         written.map_err(|error| self.failed(&error))?;
         if let Durability::Every(period) = self.config.durability
@@ -170,9 +186,10 @@ impl Writer {
         if self.paused.is_some_and(|(until, _)| Instant::now() < until) || calls == self.calls_written {
             return Ok(());
         }
-        let written = self
-            .open_for(snapshot.process(), 0)
-            .and_then(|()| aggregates::encode(snapshot, |payload| self.write_frame(kind::AGGREGATES, payload)));
+        let written = self.open_for(snapshot.process(), 0).and_then(|()| {
+            let redaction = self.config.redaction.clone();
+            aggregates::encode(snapshot, &redaction, |payload| self.write_frame(kind::AGGREGATES, payload))
+        });
         written.map_err(|error| self.failed(&error))?;
         self.calls_written = calls;
         Ok(())
@@ -215,7 +232,7 @@ impl Writer {
         self.config.durability != Durability::System
     }
 
-    fn header(&mut self, batch: &Batch<'_>, records: &[u8], flows: &[u8]) -> BlockHeader {
+    fn header(&mut self, batch: &Batch<'_>, records: &[u8], flows: &[u8]) -> (BlockHeader, bool) {
         let extent = Extent::of(records);
         let (anchor, ns_per_tick) = (batch.anchor(), batch.timeline().ns_per_tick());
         let index = batch.thread().index();
@@ -231,7 +248,7 @@ impl Writer {
         thread.blocks += 1;
         thread.events += batch.len();
         thread.used = self.now;
-        BlockHeader {
+        let header = BlockHeader {
             prefix: batch.id_prefix(),
             thread: index,
             records: extent.records,
@@ -244,7 +261,8 @@ impl Writer {
             flow_bytes: flows.len() as u32,
             blocks: thread.blocks,
             events: thread.events,
-        }
+        };
+        (header, extent.has_items)
     }
 
     /// Has a file with room for a block of so many bytes.

@@ -6,7 +6,7 @@ use kastor::{Batch, Event, Metric, MetricType, Number, Outcome, Process, Snapsho
 
 use super::{
     Config,
-    json::{push_attributes, push_member, push_number, push_text, push_us, push_value},
+    json::{push_attribute, push_attributes, push_member, push_number, push_text, push_us, push_value},
 };
 use crate::{
     axis::Axis,
@@ -109,7 +109,7 @@ impl Encoder {
                 _ => Number::Integer(series.calls().into()),
             };
             let mut name = series.path().to_owned();
-            push_labels(&mut name, series.labels());
+            push_labels(&mut name, &self.config.redaction, series.labels());
             if series.metric_type() == MetricType::Histogram {
                 name.push_str(" (values)");
             }
@@ -140,9 +140,10 @@ impl Encoder {
             out.extend_from_slice(b",\"cname\":\"terrible\"");
         }
         out.extend_from_slice(b",\"args\":{");
-        let mut is_first = !push_attributes(out, timing.attributes());
+        let mut is_first = !push_attributes(out, &self.config.redaction, timing.attributes());
         if is_failed {
-            push_member(out, &mut is_first, "error_type", Value::Str(timing.error_type().unwrap_or("")));
+            let error_type = self.config.redaction.free_text(timing.error_type().unwrap_or(""));
+            push_member(out, &mut is_first, "error_type", Value::Str(&error_type));
         }
         if timing.dropped_items() > 0 {
             push_member(out, &mut is_first, "dropped_items", Value::U64(timing.dropped_items()));
@@ -158,7 +159,7 @@ impl Encoder {
             self.event("i", tid, at_ns, out);
             named(out, point.name(), "event");
             out.extend_from_slice(b",\"s\":\"t\",\"args\":{");
-            push_attributes(out, point.attributes());
+            push_attributes(out, &self.config.redaction, point.attributes());
             out.extend_from_slice(b"}}");
         }
         self.arrows(timing, front, Spot { tid, ns: begin_ns }, out);
@@ -205,9 +206,11 @@ impl Encoder {
         self.event("i", tid, at_ns, out);
         named(out, metric.scope(), "event");
         out.extend_from_slice(b",\"s\":\"t\",\"args\":{\"value\":");
-        push_value(out, metric.value());
+        let value = metric.value();
+        let replacement = self.config.redaction.replacement(metric.name(), &value);
+        push_value(out, replacement.as_deref().map_or(value, Value::Str));
         for (key, value) in metric.attributes() {
-            push_member(out, &mut false, key, value);
+            push_attribute(out, &mut false, &self.config.redaction, key, value);
         }
         out.extend_from_slice(b"}}");
     }

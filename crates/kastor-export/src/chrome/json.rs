@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use kastor::{Attributes, Number, Value};
 
+use crate::Redaction;
+
 /// Appends text as a JSON string. Beyond what JSON asks for, everything that controls a terminal, reorders text or hides
 /// in it is escaped, so that a file can be looked at as it is.
 pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -46,12 +48,24 @@ pub(super) fn push_number(out: &mut Vec<u8>, number: Number) {
 }
 
 /// Appends `"key":value` for each attribute, with commas between and none around.
-pub(super) fn push_attributes(out: &mut Vec<u8>, attributes: Attributes<'_>) -> bool {
+pub(super) fn push_attributes(out: &mut Vec<u8>, redaction: &Redaction, attributes: Attributes<'_>) -> bool {
     let mut is_first = true;
     for (key, value) in attributes {
-        push_member(out, &mut is_first, key, value);
+        push_attribute(out, &mut is_first, redaction, key, value);
     }
     !is_first
+}
+
+/// Appends one attribute, without what is secret in it.
+pub(super) fn push_attribute(
+    out: &mut Vec<u8>,
+    is_first: &mut bool,
+    redaction: &Redaction,
+    key: &str,
+    value: Value<'_>,
+) {
+    let replacement = redaction.replacement(key, &value);
+    push_member(out, is_first, key, replacement.as_deref().map_or(value, Value::Str));
 }
 
 /// Appends one member of an object, after a comma if it is not the first.

@@ -39,7 +39,7 @@ use std::{io::Write, path::Path};
 use kastor::{Accounts, Batch, Deadline, Error, Held, Reporter, Snapshot};
 
 pub use self::encode::Encoder;
-use crate::sink::Sink;
+use crate::{Redaction, sink::Sink};
 
 /// How a trace is written. The defaults are what most want.
 #[derive(Clone, Debug)]
@@ -47,16 +47,22 @@ pub struct Config {
     pub(crate) max_bytes: u64,
     pub(crate) ids: bool,
     pub(crate) process_name: Option<String>,
+    pub(crate) redaction: Redaction,
     pub(crate) zero_unix_ns: Option<u64>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, ids: false, process_name: None, zero_unix_ns: None }
+        Self { max_bytes: 1 << 30, ids: false, process_name: None, redaction: Redaction::default(), zero_unix_ns: None }
     }
 }
 
 impl Config {
+    /// What is secret and never reaches a file; by default what [`Redaction::default`] hides.
+    pub fn redaction(self, redaction: Redaction) -> Self {
+        Self { redaction, ..self }
+    }
+
     /// How large a file may become; 1 GiB by default, about what a browser can open. What comes later is dropped
     /// (`spool_full`).
     pub fn max_bytes(self, max_bytes: u64) -> Self {

@@ -21,6 +21,7 @@ use super::{
     },
 };
 use crate::{
+    Redaction,
     axis::Axis,
     flows::Flows,
     front::{Front, fronts},
@@ -123,7 +124,7 @@ impl Encoder {
                 _ => Number::Integer(series.calls().into()),
             };
             let mut name = series.path().to_owned();
-            push_labels(&mut name, series.labels());
+            push_labels(&mut name, &self.config.redaction, series.labels());
             let unit = series.unit().filter(|_| series.metric_type() != MetricType::Histogram);
             if series.metric_type() == MetricType::Histogram {
                 name.push_str(" (values)");
@@ -164,7 +165,8 @@ impl Encoder {
         let mut annotations = self.annotations(timing.attributes());
         if timing.outcome() == Outcome::Failed {
             categories.push(FAILED);
-            annotations.push(self.annotation("error_type", Value::Str(timing.error_type().unwrap_or(""))));
+            let error_type = self.config.redaction.free_text(timing.error_type().unwrap_or(""));
+            annotations.push(self.annotation("error_type", Value::Str(&error_type)));
         }
         if timing.dropped_items() > 0 {
             annotations.push(self.annotation("dropped_items", Value::U64(timing.dropped_items())));
@@ -234,7 +236,9 @@ impl Encoder {
             return self.counter(uuid, at_ns, number, out);
         }
         let uuid = self.thread_track(metric.thread(), generation, 0, out);
-        let mut annotations = vec![self.annotation("value", metric.value())];
+        let value = metric.value();
+        let replacement = self.config.redaction.replacement(metric.name(), &value);
+        let mut annotations = vec![self.annotation("value", replacement.as_deref().map_or(value, Value::Str))];
         annotations.extend(self.annotations(metric.attributes()));
         let event = TrackEvent {
             category_iids: vec![POINT],
@@ -266,7 +270,12 @@ impl Encoder {
     }
 
     fn annotations(&mut self, attributes: Attributes<'_>) -> Vec<DebugAnnotation> {
-        attributes.map(|(key, value)| self.annotation(key, value)).collect()
+        attributes
+            .map(|(key, value)| {
+                let replacement = self.config.redaction.replacement(key, &value);
+                self.annotation(key, replacement.as_deref().map_or(value, Value::Str))
+            })
+            .collect()
     }
 
     fn annotation(&mut self, key: &str, value: Value<'_>) -> DebugAnnotation {
@@ -444,10 +453,11 @@ impl Interner {
 }
 
 /// `{key="value", …}`, if there are any.
-pub(crate) fn push_labels(name: &mut String, labels: Attributes<'_>) {
+pub(crate) fn push_labels(name: &mut String, redaction: &Redaction, labels: Attributes<'_>) {
     let mut separator = "{";
     for (key, value) in labels {
-        name.push_str(&format!("{separator}{key}={:?}", value.to_string()));
+        let shown = redaction.replacement(key, &value).unwrap_or_else(|| value.to_string().into());
+        name.push_str(&format!("{separator}{key}={shown:?}"));
         separator = ", ";
     }
     if separator != "{" {

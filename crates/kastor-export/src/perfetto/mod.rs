@@ -37,7 +37,7 @@ use kastor::{Accounts, Batch, Deadline, Error, Held, Reporter, Snapshot};
 
 pub use self::encode::Encoder;
 pub(crate) use self::encode::{program_name, push_labels};
-use crate::sink::Sink;
+use crate::{Redaction, sink::Sink};
 
 /// How a trace is written. The defaults are what most want.
 #[derive(Clone, Debug)]
@@ -45,15 +45,21 @@ pub struct Config {
     pub(crate) max_bytes: u64,
     pub(crate) ids: bool,
     pub(crate) process_name: Option<String>,
+    pub(crate) redaction: Redaction,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, ids: false, process_name: None }
+        Self { max_bytes: 1 << 30, ids: false, process_name: None, redaction: Redaction::default() }
     }
 }
 
 impl Config {
+    /// What is secret and never reaches a file; by default what [`Redaction::default`] hides.
+    pub fn redaction(self, redaction: Redaction) -> Self {
+        Self { redaction, ..self }
+    }
+
     /// How large a file may become; 1 GiB by default, about what a browser can open. What comes later is dropped
     /// (`spool_full`).
     pub fn max_bytes(self, max_bytes: u64) -> Self {

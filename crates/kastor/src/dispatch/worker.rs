@@ -307,6 +307,12 @@ impl Worker {
                 queue.flushes_done = asked;
                 self.done.notify_all();
             } else if queue.is_closing || is_resting() {
+                if queue.is_closing {
+                    drop(queue);
+                    // Nobody else will ask it to: the last handle may be gone without a flush.
+                    self.guarded.flush(Goal::Delivered, Deadline::after(LAST_FLUSH));
+                    queue = lock(&self.queue);
+                }
                 queue.is_running = false;
                 self.done.notify_all();
                 return;
@@ -328,6 +334,9 @@ impl Worker {
         buffer::stock_pool();
     }
 }
+
+/// What a reporter gets to hand on what it holds back, when its worker ends.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 /// Waits with a bound.
 fn wait<'a, T>(on: &Condvar, guard: MutexGuard<'a, T>, at_most: Duration) -> MutexGuard<'a, T> {
