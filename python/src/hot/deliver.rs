@@ -316,8 +316,7 @@ fn begin(context: &Context, takes: impl Fn(&PythonReporter) -> bool, path: raw::
     } else if context.has_path_rules.load(Relaxed) && !raw::records_path(&context.telemetry, path) {
         DropReason::Sampled
     } else {
-        // A text as long as the path is made for those that take the event, and for nobody else.
-        return context.reporters.iter().any(takes);
+        return true;
     };
     let reporters = context.reporters.iter().filter(|reporter| takes(reporter));
     reporters.for_each(|reporter| reporter.count_drop(reason));
