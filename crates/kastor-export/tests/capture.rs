@@ -701,8 +701,8 @@ fn no_planted_secret_is_in_the_file_unless_that_is_asked_for() {
         let bytes = std::fs::read(&path).unwrap();
         let has = |text: String| bytes.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(has("shown".into()) && kastor_export::capture::check(&path).unwrap().is_whole());
-        (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<_>>()
+        (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<i32>>()
     };
-    assert_eq!(canaries_in(Redaction::default()), []);
+    assert_eq!(canaries_in(Redaction::default()), Vec::<i32>::new());
     assert_eq!(canaries_in(Redaction::none()), [1, 2, 3, 4, 5, 6]);
 }

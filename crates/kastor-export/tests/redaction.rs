@@ -331,7 +331,7 @@ fn no_planted_secret_is_in_a_trace_for_perfetto_or_chrome_unless_that_is_asked_f
             let bytes = std::fs::read(path).unwrap();
             let has = |text: String| bytes.windows(text.len()).any(|window| window == text.as_bytes());
             assert!(has("shown".into()));
-            (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<_>>()
+            (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<i32>>()
         })
     };
     assert_eq!(canaries_in(Redaction::default(), "shut"), [vec![], vec![]]);

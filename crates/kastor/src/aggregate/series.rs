@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    cmp::Ordering,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ptr::NonNull,
@@ -189,7 +190,11 @@ impl SeriesTable {
                 }
             })
             .collect();
-        all.sort_by(|a, b| (a.path.text(), &a.labels, a.metric_type).cmp(&(b.path.text(), &b.labels, b.metric_type)));
+        // Most neighbours are of one path: its text need not be looked at.
+        let by_path = |a: Path, b: Path| if a == b { Ordering::Equal } else { a.text().cmp(b.text()) };
+        all.sort_unstable_by(|a, b| {
+            by_path(a.path, b.path).then_with(|| (&a.labels, a.metric_type).cmp(&(&b.labels, b.metric_type)))
+        });
         all
     }
 
