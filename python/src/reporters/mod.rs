@@ -4,10 +4,19 @@
 //! that one reporter themselves. A further one is added to [`add`] and to [`set_up`].
 
 pub(crate) mod background;
+mod capture;
+mod chrome;
 mod feed;
+mod folded;
+mod json_lines;
 mod log;
+mod otlp;
+mod perfetto;
+mod prometheus;
 mod recording;
+mod settings;
 mod simple;
+mod statsd;
 
 use kastor::Builder;
 use pyo3::prelude::*;
@@ -26,6 +35,24 @@ pub(crate) fn add(builder: Builder, object: &Bound<'_, PyAny>) -> PyResult<(Buil
     if object.cast_exact::<log::LogReporter>().is_ok() {
         return Ok((builder.reporter(kastor::LogReporter::new()), true));
     }
+    // Those of `kastor-export`: the object and the context hold one reporter together.
+    macro_rules! exporters {
+        ($($class:path),+) => {
+            $(if let Ok(exporter) = object.cast_exact::<$class>() {
+                return Ok((builder.reporter(exporter.get().reporter.clone()), true));
+            })+
+        };
+    }
+    exporters!(
+        capture::Capture,
+        chrome::Chrome,
+        folded::Folded,
+        json_lines::JsonLines,
+        otlp::Otlp,
+        perfetto::Perfetto,
+        prometheus::Prometheus,
+        statsd::Statsd
+    );
     Ok((builder, false))
 }
 
@@ -43,5 +70,14 @@ fn is_own(object: &Bound<'_, PyAny>, class: &Bound<'_, pyo3::types::PyType>) -> 
 pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<simple::SimpleReporter>()?;
     module.add_class::<recording::Recording>()?;
-    module.add_class::<log::LogReporter>()
+    module.add_class::<log::LogReporter>()?;
+    module.add_class::<capture::Capture>()?;
+    module.add_class::<chrome::Chrome>()?;
+    module.add_class::<folded::Folded>()?;
+    module.add_class::<json_lines::JsonLines>()?;
+    module.add_class::<otlp::Otlp>()?;
+    module.add_class::<perfetto::Perfetto>()?;
+    module.add_class::<prometheus::Prometheus>()?;
+    module.add_class::<statsd::Statsd>()?;
+    module.add_function(wrap_pyfunction!(prometheus::prometheus_text, module)?)
 }
