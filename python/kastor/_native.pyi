@@ -524,7 +524,8 @@ class Otlp:
     (10). `traces=False`, `metrics=False`: not these. `resource`: attributes of everything. `spool`: a folder for requests
     until they are delivered, of at most `spool_max_bytes` (512 MiB). `give_up_after`: seconds after which a request is dropped
     without a spool (300). `linger`: seconds that a request may wait for more (1). `tail_sampling`: keeps whole
-    traces that failed, were slow or are rare, and this share of all others. `certificate`, `client_certificate`, `client_key`: files (PEM).
+    traces that failed, were slow or are rare, and this share of all others. `certificate`, `client_certificate`,
+    `client_key`: files (PEM).
     """
 
     def __new__(
@@ -585,8 +586,8 @@ class Perfetto:
 
 @final
 class Prometheus:
-    """Serves a context's sums to Prometheus. It listens from its making until itself and its context are gone. It takes sums,
-    and no single events; give it to one context.
+    """Serves the sums of the context that it was given to last. It listens from its making until it is closed, or until
+    itself and its context are gone. It takes sums, and no single events.
 
     `listen`: `HOST:PORT`, or `PORT` of the loopback address; port 0 is any that is free. `bearer_token`: what a request has to
     show. `allow_hosts`: names that requests may be for, besides `localhost` and addresses. `least_interval`: seconds between
@@ -608,6 +609,9 @@ class Prometheus:
     @property
     def address(self) -> str:
         """`HOST:PORT` where it listens; of port 0, the port that was free."""
+
+    def close(self) -> None:
+        """Ends it: the port is free on return. A second time it does nothing."""
 
 @final
 class Statsd:

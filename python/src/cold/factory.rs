@@ -135,8 +135,10 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
             }
         };
     }
+    let telemetry = builder.build();
+    given.iter().for_each(|reporter| reporters::start(&telemetry, &reporter));
     let settings = Settings {
-        telemetry: builder.build(),
+        telemetry,
         reporters: of_python,
         native,
         is_strict: options.is_strict,

@@ -18,7 +18,7 @@ mod settings;
 mod simple;
 mod statsd;
 
-use kastor::Builder;
+use kastor::{Builder, Telemetry};
 use pyo3::prelude::*;
 
 /// Adds a native reporter to a builder; false if the object is none.
@@ -50,10 +50,18 @@ pub(crate) fn add(builder: Builder, object: &Bound<'_, PyAny>) -> PyResult<(Buil
         json_lines::JsonLines,
         otlp::Otlp,
         perfetto::Perfetto,
-        prometheus::Prometheus,
         statsd::Statsd
     );
-    Ok((builder, false))
+    // It takes nothing while the context is built: see `start`.
+    let is_endpoint = object.cast_exact::<prometheus::Prometheus>().is_ok();
+    Ok((builder, is_endpoint))
+}
+
+/// Tells what was given to a context that the context is there.
+pub(crate) fn start(telemetry: &Telemetry, object: &Bound<'_, PyAny>) {
+    if let Ok(endpoint) = object.cast_exact::<prometheus::Prometheus>() {
+        endpoint.get().serve(telemetry);
+    }
 }
 
 /// Whether a reporter has the methods of the class itself.

@@ -1,18 +1,36 @@
 //! `Prometheus`: an endpoint to scrape, and the same as text.
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
+use kastor::Telemetry;
 use kastor_export::PrometheusBuilder;
 use pyo3::prelude::*;
 
 use super::settings::{raised, redaction, seconds, with};
 use crate::cold::contexts::telemetry;
 
-/// Serves a context's sums to Prometheus. It listens from its making until itself and its context are gone. It takes sums,
-/// and no single events; give it to one context.
+/// Serves the sums of the context that it was given to last. It listens from its making until it is closed, or until itself
+/// and its context are gone. It takes sums, and no single events.
 #[pyclass(module = "kastor._native", frozen, weakref)]
 pub(crate) struct Prometheus {
-    pub(crate) reporter: Arc<kastor_export::Prometheus>,
+    /// None once it is closed.
+    endpoint: Mutex<Option<kastor_export::Prometheus>>,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// Serves this context. It is no reporter of it, so that no event takes the way through the background for nothing.
+    pub(super) fn serve(&self, telemetry: &Telemetry) {
+        let mut endpoint = self.lock();
+        *endpoint = endpoint.take().map(|endpoint| endpoint.serve(telemetry));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<kastor_export::Prometheus>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[pymethods]
@@ -39,13 +57,19 @@ impl Prometheus {
         builder = with(builder, max_connections, PrometheusBuilder::max_connections);
         // Looks up a name, which may take its time.
         let endpoint = python.detach(|| builder.listen(listen)).map_err(raised)?;
-        Ok(Self { reporter: Arc::new(endpoint) })
+        Ok(Self { address: endpoint.address(), endpoint: Mutex::new(Some(endpoint)) })
     }
 
     /// `HOST:PORT` where it listens; of port 0, the port that was free.
     #[getter]
     fn address(&self) -> String {
-        self.reporter.address().to_string()
+        self.address.to_string()
+    }
+
+    /// Ends it: the port is free on return. A second time it does nothing.
+    fn close(&self, python: Python<'_>) {
+        let endpoint = self.lock().take();
+        python.detach(|| drop(endpoint));
     }
 
     fn __repr__(&self) -> String {
