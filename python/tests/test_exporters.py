@@ -4,6 +4,7 @@ import gzip
 import http.client
 import http.server
 import json
+import os
 import pathlib
 import re
 import socket
@@ -15,6 +16,7 @@ import time
 import pytest
 
 import kastor
+from support import quiet
 
 SECRET = "hunter2-canary"
 BATCH_REPORTERS = {
@@ -450,3 +452,41 @@ def test_exporters_are_counted_and_given_back(kind, tmp_path):
     (accounts,) = tele.stats()["reporters"]
     assert accounts["delivered"] == 2 and accounts["dropped"] == {} and kind in accounts["name"]
     assert repr(reporter).startswith(kind)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_writes_files_of_its_own(tmp_path):
+    """With every file reporter and an endpoint at once: what is in whose files."""
+    program = """
+        import os, pathlib, sys
+        import kastor
+
+        folder = pathlib.Path(sys.argv[1])
+        tele = kastor.enable(
+            kastor.Capture(folder / "captures"),
+            kastor.Chrome(folder / "trace.json"),
+            kastor.JsonLines(folder / "events.jsonl"),
+            kastor.Perfetto(folder / "trace.perfetto-trace"),
+            kastor.Prometheus(),
+        )
+        with tele("before_the_fork"):
+            pass
+        assert tele.flush(10)
+        child = os.fork()
+        with tele("in_the_child" if child == 0 else "in_the_parent"):
+            pass
+        assert tele.shutdown(10)
+        if child == 0:
+            print(os.getpid(), flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    child = quiet(program, str(tmp_path), options=("-W", "ignore")).strip()
+    parents = [tmp_path / name for name in ("trace.json", "events.jsonl", "trace.perfetto-trace")]
+    children = [tmp_path / f"trace-{child}.json", tmp_path / f"events.{child}.jsonl", tmp_path / f"trace-{child}.perfetto-trace"]
+    captures = sorted((tmp_path / "captures").iterdir(), key=lambda path: b"in_the_child" in path.read_bytes())
+    assert len(captures) == 2
+    for parent, own in [*zip(parents, children), captures]:
+        parent, own = parent.read_bytes(), own.read_bytes()
+        assert b"before_the_fork" in parent and b"in_the_parent" in parent and b"in_the_child" not in parent
+        assert b"in_the_child" in own and b"in_the_parent" not in own
