@@ -10,15 +10,24 @@
 
 from kastor._native import (
     DISABLED,
+    Capture,
+    Chrome,
+    Folded,
+    JsonLines,
     LogReporter,
     MockClock,
+    Otlp,
+    Perfetto,
+    Prometheus,
     Recording,
     SimpleReporter,
+    Statsd,
     TelemetryContext,
     attach,
     carry,
     current_traceparent,
     enable,
+    prometheus_text,
 )
 
 TYPE_CHECKING = False
@@ -48,9 +57,10 @@ else:
 # fmt: off
 __all__ = [
     "CALL_COUNT", "DEPTH", "DISABLED", "END_MONOTONIC_S", "END_WALL_TIME_S", "METRIC_TYPE", "PARENT_SCOPE",
-    "START_MONOTONIC_S", "START_WALL_TIME_S", "Background", "FilteredReporter", "FunctionReporter", "LogReporter", "MockClock",
-    "Recording", "SimpleReporter", "TelemetryContext", "TelemetryReporter", "attach", "carry", "current_traceparent", "enable",
-    "tele_scope",
+    "START_MONOTONIC_S", "START_WALL_TIME_S", "Background", "Capture", "Chrome", "FilteredReporter", "Folded",
+    "FunctionReporter", "JsonLines", "LogReporter", "MockClock", "Otlp", "Perfetto", "Prometheus", "Recording",
+    "SimpleReporter", "Statsd", "TelemetryContext", "TelemetryReporter", "attach", "carry", "current_traceparent", "enable",
+    "prometheus_text", "tele_scope",
 ]
 # fmt: on
 __version__ = "0.1.0"

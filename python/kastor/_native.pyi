@@ -1,24 +1,33 @@
 """The native part of kastor. Programs import these names from `kastor`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final, TypeVar, final
 
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "Capture",
     "Carried",
+    "Chrome",
     "Context",
     "DISABLED",
     "DisabledContext",
     "Flushed",
+    "Folded",
+    "JsonLines",
     "LogReporter",
     "MockClock",
     "OpenScope",
+    "Otlp",
+    "Perfetto",
+    "Prometheus",
     "Recording",
     "Report",
     "Scope",
     "SimpleReporter",
+    "Statsd",
     "TelemetryContext",
     "_after_fork_in_child",
     "_after_fork_in_parent",
@@ -34,6 +43,7 @@ __all__ = [
     "context_from_environment",
     "current_traceparent",
     "enable",
+    "prometheus_text",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -60,7 +70,8 @@ def enable(
 
 def TelemetryContext(*reporters: object) -> Context | DisabledContext:
     """An enabled context if `KASTOR_TELEMETRY` or `DEBUG` is `1`, `KASTOR_TELEMETRY` is not `0`, and there is a reporter;
-    otherwise the disabled one. The environment is read at the call."""
+    otherwise the disabled one. The environment is read at the call. `KASTOR_CAPTURE` names a folder for a capture that an
+    enabled one gets besides."""
 
 def context_from_environment(prefixes: list[str], reporters: Iterable[object]) -> Context | DisabledContext:
     """`TelemetryContext` for variables that begin with any of the prefixes."""
@@ -405,6 +416,234 @@ class Recording:
 
     def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
         """Keeps a metric that was recorded elsewhere."""
+
+# The exporters hide what is secret: `redact_keys` hides further keys, `allow_keys` shows some, `redact=False` shows all.
+
+@final
+class Capture:
+    """Writes a capture: one file if `path` ends in `.kcap`, else a folder with a file for each process.
+
+    `max_file_bytes`: of a file before the next (256 MiB). `max_files`: that a process keeps (16). `max_folder_bytes`: of all
+    processes together (8 GiB). `zstd`: compresses, at a level from 1 to 19. `durable_on_flush`, `durable_every` (seconds):
+    when it survives the end of the machine, too.
+    """
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_file_bytes: int | None = None,
+        max_files: int | None = None,
+        max_folder_bytes: int | None = None,
+        zstd: int | None = None,
+        durable_on_flush: bool = False,
+        durable_every: float | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Capture: ...
+    @property
+    def path(self) -> str:
+        """Where it was asked to be: a file or a folder."""
+
+    def files(self) -> list[str]:
+        """The files that this process wrote and kept, the newest last."""
+
+    def last_error(self) -> str | None:
+        """The newest failure in this process, in words."""
+
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Writes a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Writes a metric that was recorded elsewhere."""
+
+@final
+class Chrome:
+    """Writes a trace in Chrome's JSON, to a file that is made or emptied. Flush the context before reading it.
+
+    `max_bytes`: of the file (1 GiB); what comes later is dropped and counted. `ids`: whether scopes show trace id and span id.
+    """
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        ids: bool = False,
+        process_name: str | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Chrome: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Writes a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Writes a metric that was recorded elsewhere."""
+
+@final
+class Folded:
+    """Keeps a file of folded stacks up to date, for flame graphs: it is replaced at every interval and flush. It takes
+    sums, and no single events. `unit`: `ns` or `us`."""
+
+    def __new__(cls, path: str | PathLike[str], *, unit: str = "ns") -> Folded: ...
+@final
+class JsonLines:
+    """Appends scopes as spans, and sums as metrics, to a file: OTLP's JSON, one request a line.
+
+    `max_file_bytes`: of a file before a new one is begun, without a bound by default; `old_files` older ones are kept.
+    `resource`: attributes of everything. `duration_unit`: `s` or `ns`.
+    """
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_file_bytes: int | None = None,
+        old_files: int = 3,
+        service_name: str | None = None,
+        resource: dict[str, str] | None = None,
+        duration_unit: str = "s",
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> JsonLines: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Writes a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Writes a metric that was recorded elsewhere."""
+
+@final
+class Otlp:
+    """Sends scopes as spans, and sums as metrics, to an OpenTelemetry collector.
+
+    Without an `endpoint` the variables `OTEL_*` decide, and the arguments that are given win over them; with one they are not
+    read. `protocol`: `http/protobuf` or `http/json`. `compression`: `none`, `gzip` or `zstd`. `timeout`: seconds of an attempt
+    (10). `traces=False`, `metrics=False`: not these. `resource`: attributes of everything. `spool`: a folder for requests
+    until they are delivered, of at most `spool_max_bytes` (512 MiB). `give_up_after`: seconds after which a request is dropped
+    without a spool (300). `linger`: seconds that a request may wait for more (1). `tail_sampling`: keeps whole
+    traces that failed, were slow or are rare, and this share of all others. `certificate`, `client_certificate`,
+    `client_key`: files (PEM).
+    """
+
+    def __new__(
+        cls,
+        endpoint: str | None = None,
+        *,
+        protocol: str | None = None,
+        compression: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+        traces: bool | None = None,
+        metrics: bool | None = None,
+        service_name: str | None = None,
+        resource: dict[str, str] | None = None,
+        spool: str | PathLike[str] | None = None,
+        spool_max_bytes: int | None = None,
+        give_up_after: float | None = None,
+        linger: float | None = None,
+        max_request_bytes: int | None = None,
+        tail_sampling: float | None = None,
+        duration_unit: str | None = None,
+        certificate: str | PathLike[str] | None = None,
+        client_certificate: str | PathLike[str] | None = None,
+        client_key: str | PathLike[str] | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Otlp: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Sends a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Sends a metric that was recorded elsewhere."""
+
+@final
+class Perfetto:
+    """Writes a trace for Perfetto (`ui.perfetto.dev`), to a file that is made or emptied. Flush the context before reading it.
+
+    `max_bytes`: of the file (1 GiB); what comes later is dropped and counted. `ids`: whether scopes show trace id and span id.
+    """
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        ids: bool = False,
+        process_name: str | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Perfetto: ...
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Writes a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Writes a metric that was recorded elsewhere."""
+
+@final
+class Prometheus:
+    """Serves the sums of the context that it was given to last. It listens from its making until it is closed, or until
+    itself and its context are gone. It takes sums, and no single events.
+
+    `listen`: `HOST:PORT`, or `PORT` of the loopback address; port 0 is any that is free. `bearer_token`: what a request has to
+    show. `allow_hosts`: names that requests may be for, besides `localhost` and addresses. `least_interval`: seconds between
+    two collections (1). `max_connections`: at the same time (16).
+    """
+
+    def __new__(
+        cls,
+        listen: str = "127.0.0.1:0",
+        *,
+        bearer_token: str | None = None,
+        allow_hosts: Sequence[str] = ...,
+        least_interval: float | None = None,
+        max_connections: int | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Prometheus: ...
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` where it listens; of port 0, the port that was free."""
+
+    def close(self) -> None:
+        """Ends it: the port is free on return. A second time it does nothing."""
+
+@final
+class Statsd:
+    """Sends sums and plain metrics to a StatsD agent at `HOST:PORT`, or at `unix:PATH`.
+
+    `prefix`: what names begin with. `tags`: of every line. `plain`: lines without tags, for servers that know none.
+    `max_datagram_bytes`: 1,432, or 8,192 on a Unix socket.
+    """
+
+    def __new__(
+        cls,
+        address: str,
+        *,
+        prefix: str | None = None,
+        tags: dict[str, str] | None = None,
+        plain: bool = False,
+        max_datagram_bytes: int | None = None,
+        redact: bool = True,
+        redact_keys: Sequence[str] = ...,
+        allow_keys: Sequence[str] = ...,
+    ) -> Statsd: ...
+    def lines(self) -> dict[str, int]:
+        """What became of the lines so far: `sent`, `refused` by the system, `too_large` for a datagram."""
+
+    def record_timing(self, scope: str, duration: float, /, **metadata: Any) -> None:
+        """Sends a timing that was measured elsewhere; `duration` in seconds."""
+
+    def record_metric(self, scope: str, value: Any, /, **metadata: Any) -> None:
+        """Sends a metric that was recorded elsewhere."""
+
+def prometheus_text(tele: Context | DisabledContext) -> str:
+    """The sums of a context in Prometheus' text format; what is secret is left out."""
 
 @final
 class Carried:

@@ -159,6 +159,19 @@ def test_kastor_capture_adds_a_capture_to_contexts_that_are_enabled_and_to_no_ot
     assert (folder.is_dir() and any(folder.iterdir())) is files
 
 
+def test_kastor_capture_is_nothing_to_contexts_that_do_not_read_the_environment(tmp_path):
+    program = """
+        import kastor
+        from kastor import compat
+        for tele in (kastor.enable(kastor.SimpleReporter()), compat._EnabledTelemetryContext(kastor.SimpleReporter())):
+            with tele("not_captured"):
+                pass
+            tele.shutdown(5)
+    """
+    quiet(program, KASTOR_CAPTURE=str(tmp_path / "captures"), KASTOR_TELEMETRY="1")
+    assert not (tmp_path / "captures").exists()
+
+
 def test_a_capture_that_cannot_be_made_does_not_break_the_program(tmp_path):
     (tmp_path / "file").write_text("no folder")
     done = python(CAPTURED, KASTOR_CAPTURE=str(tmp_path / "file"), DEBUG="1")

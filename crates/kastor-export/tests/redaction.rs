@@ -334,6 +334,6 @@ fn no_planted_secret_is_in_a_trace_for_perfetto_or_chrome_unless_that_is_asked_f
             (1..=6).filter(|number| has(format!("canary-{number}"))).collect::<Vec<i32>>()
         })
     };
-    assert_eq!(canaries_in(Redaction::default(), "shut"), [vec![], vec![]]);
+    assert_eq!(canaries_in(Redaction::default(), "shut"), [Vec::<i32>::new(), Vec::new()]);
     assert_eq!(canaries_in(Redaction::none(), "open"), [vec![1, 2, 3, 4, 5, 6], vec![1, 2, 3, 4, 5, 6]]);
 }

@@ -1,8 +1,9 @@
 //! How a context comes to be.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{ffi::OsString, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use kastor::{Builder, Telemetry, raw};
+use kastor_export::capture::Capture;
 use pyo3::{ffi, prelude::*, types::PyTuple};
 
 use super::{clock::MockClock, contexts::duration, lifecycle, logging};
@@ -25,6 +26,8 @@ struct Options<'a, 'py> {
     queue_bytes: Option<usize>,
     exit_flush: Option<Duration>,
     clock: Option<&'a Bound<'py, MockClock>>,
+    /// A folder for a capture that is added to the reporters.
+    capture: Option<OsString>,
 }
 
 impl Default for Options<'_, '_> {
@@ -36,6 +39,7 @@ impl Default for Options<'_, '_> {
             queue_bytes: None,
             exit_flush: None,
             clock: None,
+            capture: None,
         }
     }
 }
@@ -65,12 +69,14 @@ pub(crate) fn enable<'py>(
         queue_bytes,
         exit_flush: exit_flush.map(duration),
         clock,
+        capture: None,
     };
     build(reporters, &options)
 }
 
 /// Makes an enabled context if the environment says so (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not `KASTOR_TELEMETRY=0`) and
-/// there is a reporter; otherwise the disabled one. The environment is read now.
+/// there is a reporter; otherwise the disabled one. The environment is read now. `KASTOR_CAPTURE` names a folder for a
+/// capture that an enabled one gets besides.
 #[pyfunction]
 #[pyo3(name = "TelemetryContext", signature = (*reporters))]
 pub(crate) fn telemetry_context<'py>(reporters: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
@@ -90,7 +96,8 @@ pub(crate) fn context_from_environment<'py>(
 fn from_environment<'py>(prefixes: &[&str], reporters: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let config = raw::read(prefixes);
     if config.is_enabled && !reporters.is_empty() {
-        return build(reporters, &Options { is_strict: config.is_strict, ..Options::default() });
+        let capture = std::env::var_os("KASTOR_CAPTURE").filter(|folder| !folder.is_empty());
+        return build(reporters, &Options { is_strict: config.is_strict, capture, ..Options::default() });
     }
     // SAFETY: the one object, which lives for ever.
     Ok(unsafe { Bound::from_borrowed_ptr(reporters.py(), disabled::SINGLETON.load(Relaxed)) })
@@ -102,6 +109,7 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
     builder = options.queue_bytes.into_iter().fold(builder, Builder::queue_bytes);
     builder = options.exit_flush.into_iter().fold(builder, Builder::exit_flush);
     builder = options.clock.into_iter().fold(builder, |builder, clock| builder.clock(clock.get().clock.clone()));
+    builder = options.capture.iter().fold(builder, |builder, folder| builder.reporter(Capture::new(folder)));
     let (mut of_python, mut native) = (Vec::new(), Vec::new());
     for reporter in given.iter() {
         // SAFETY: the tuple holds it.
@@ -127,8 +135,10 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
             }
         };
     }
+    let telemetry = builder.build();
+    given.iter().for_each(|reporter| reporters::start(&telemetry, &reporter));
     let settings = Settings {
-        telemetry: builder.build(),
+        telemetry,
         reporters: of_python,
         native,
         is_strict: options.is_strict,

@@ -9,6 +9,8 @@ tele.counter("items")  # wrong
 tele.flush("soon")  # wrong
 tele(5)  # wrong
 kastor.SimpleReporter(max_entries="ten")  # wrong
+kastor.Capture()  # wrong
+kastor.Otlp("http://a", "http/json")  # wrong
 number: int = tele.report().text  # wrong
 
 

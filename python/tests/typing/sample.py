@@ -1,6 +1,7 @@
 """A program as users write it: mypy --strict and pyright have nothing to say of it."""
 
 import asyncio
+import pathlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -83,3 +84,16 @@ with tele.attach(header):
 complete: bool = tele.flush(1).is_complete
 rows: list[dict[str, Any]] = tele.report().as_dict()["scopes"]
 calls: int = recording.calls("scope")
+
+exporting = kastor.enable(
+    kastor.Capture(pathlib.Path("captures"), max_files=2, zstd=1),
+    kastor.Otlp("http://localhost:4318", headers={"x-key": "1"}, timeout=2, redact_keys=["iban"]),
+    kastor.JsonLines("events.jsonl", resource={"zone": "b"}),
+    kastor.Perfetto("trace.perfetto-trace", ids=True),
+    kastor.Chrome("trace.json"),
+    kastor.Folded("stacks.folded", unit="us"),
+    kastor.Statsd("127.0.0.1:8125", tags={"service": "shop"}),
+)
+with kastor.enable(endpoint := kastor.Prometheus(bearer_token="open"))("served"):
+    address: str = endpoint.address
+text: str = kastor.prometheus_text(exporting)
