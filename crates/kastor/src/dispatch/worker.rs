@@ -278,6 +278,7 @@ impl Worker {
     }
 
     fn run(&self, environment: &Environment) {
+        let mut is_flushed_at_last = false;
         let mut queue = lock(&self.queue);
         loop {
             if let Some(delivery) = queue.waiting.pop_front() {
@@ -306,13 +307,13 @@ impl Worker {
                 }
                 queue.flushes_done = asked;
                 self.done.notify_all();
+            } else if queue.is_closing && !is_flushed_at_last {
+                drop(queue);
+                // Nobody else will ask it to: the last handle may be gone without a flush.
+                self.guarded.flush(Goal::Delivered, Deadline::after(LAST_FLUSH));
+                is_flushed_at_last = true;
+                queue = lock(&self.queue);
             } else if queue.is_closing || is_resting() {
-                if queue.is_closing {
-                    drop(queue);
-                    // Nobody else will ask it to: the last handle may be gone without a flush.
-                    self.guarded.flush(Goal::Delivered, Deadline::after(LAST_FLUSH));
-                    queue = lock(&self.queue);
-                }
                 queue.is_running = false;
                 self.done.notify_all();
                 return;

@@ -9,19 +9,32 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// Whether the whole of `text` fits.
+    /// Whether the whole of `text` fits. Linear in practice: only the last `*` is ever reconsidered.
     pub(crate) fn matches(&self, text: &str) -> bool {
-        // Behind how many characters of the text the pattern so far may end.
-        let mut ends: Vec<bool> = std::iter::once(true).chain(text.chars().map(|_| false)).collect();
-        for wanted in self.0.chars() {
-            let mut before = false;
-            for (end, character) in ends.iter_mut().zip(std::iter::once(None).chain(text.chars().map(Some))) {
-                let fits = before && (wanted == '?' || character == Some(wanted));
-                before = if wanted == '*' { before || *end } else { *end };
-                *end = if wanted == '*' { before } else { fits };
+        let (pattern, text): (Vec<char>, Vec<char>) = (self.0.chars().collect(), text.chars().collect());
+        let (mut at, mut in_pattern) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while let Some(character) = text.get(at) {
+            match pattern.get(in_pattern) {
+                Some('*') => {
+                    star = Some((in_pattern + 1, at));
+                    in_pattern += 1;
+                }
+                Some(wanted) if wanted == character || *wanted == '?' => {
+                    in_pattern += 1;
+                    at += 1;
+                }
+                _ => match star {
+                    Some((after_star, from)) => {
+                        star = Some((after_star, from + 1));
+                        in_pattern = after_star;
+                        at = from + 1;
+                    }
+                    None => return false,
+                },
             }
         }
-        ends.last() == Some(&true)
+        pattern.get(in_pattern..).is_some_and(|rest| rest.iter().all(|character| *character == '*'))
     }
 }
 
