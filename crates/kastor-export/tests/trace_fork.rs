@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kastor::{Telemetry, scope};
+use kastor::{OnFull, Telemetry, background, scope};
 use kastor_export::{chrome, folded, perfetto};
 use reading::{Folder, Trace};
 
@@ -93,7 +93,7 @@ fn perfetto() {
     let folder = Folder::new();
     let path = folder.file("trace.perfetto");
     let reporter = perfetto::Perfetto::create(&path, perfetto::Config::default()).unwrap();
-    let tele = Telemetry::builder().reporter(reporter).build();
+    let tele = Telemetry::builder().reporter(background(reporter).on_full(OnFull::Wait(LONG))).build();
     let children = children_of_a_busy_parent(&tele);
     let parents = Trace::read(&path);
     assert_eq!(parents.faults, [""; 0]);
@@ -115,7 +115,7 @@ fn chrome() {
     let folder = Folder::new();
     let path = folder.file("trace.json");
     let reporter = chrome::Chrome::create(&path, chrome::Config::default()).unwrap();
-    let tele = Telemetry::builder().reporter(reporter).build();
+    let tele = Telemetry::builder().reporter(background(reporter).on_full(OnFull::Wait(LONG))).build();
     let read = |path: &Path| -> Vec<serde_json::Value> {
         let events: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         events.into_iter().filter(|event| event["ph"] == "X").collect()
@@ -134,7 +134,7 @@ fn folded() {
     let folder = Folder::new();
     let path = folder.file("stacks.folded");
     let reporter = folded::Folded::create(&path, folded::Config::default()).unwrap();
-    let tele = Telemetry::builder().reporter(reporter).build();
+    let tele = Telemetry::builder().reporter(background(reporter).on_full(OnFull::Wait(LONG))).build();
     let children = children_of_a_busy_parent(&tele);
     assert!(std::fs::read_to_string(&path).unwrap().contains("parents;inner "));
     for child in children {

@@ -12,6 +12,13 @@ use ureq::{
     http::{HeaderMap, header},
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
 };
+use ureq::{
+    http::Uri,
+    unversioned::{
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::{DefaultConnector, NextTimeout, time::Duration::NotHappening},
+    },
+};
 
 use super::{
     Answer, Compression, Request, Signal, Transport,
@@ -100,6 +107,23 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
     Ok(found)
 }
 
+/// Looks names up on the sender's own thread, for as long as the system takes: nobody else waits for that thread. With a
+/// timeout the library would start a thread for each look-up, and a fork in that moment could leave a lock of the standard
+/// library taken in the child, whose own sender would then hang.
+#[derive(Debug, Default)]
+struct OnThisThread(DefaultResolver);
+
+impl Resolver for OnThisThread {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, NextTimeout { after: NotHappening, ..timeout })
+    }
+}
+
 /// One signal's way out.
 pub(crate) struct Http {
     settings: HttpSettings,
@@ -111,7 +135,7 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(settings: HttpSettings) -> Self {
         let agent = settings.tls.config().map(|tls| {
-            Agent::new_with_config(
+            Agent::with_parts(
                 Agent::config_builder()
                     // Every answer is judged here, redirects too: they are never followed, since headers may be secret.
                     .http_status_as_error(false)
@@ -122,6 +146,8 @@ impl Http {
                     .max_idle_connections(1)
                     .tls_config(tls)
                     .build(),
+                DefaultConnector::default(),
+                OnThisThread::default(),
             )
         });
         Self { settings, agent, compressed: Vec::new() }
