@@ -336,6 +336,7 @@ impl Guarded {
     /// Forgets the past, in a forked child.
     pub(crate) fn reset(&self) {
         self.ledger.reset();
+        self.failures.store(0, Relaxed);
     }
 
     /// The boundary: suspension, containment, accounts: events that count as delivered if the call succeeds, and as
