@@ -38,6 +38,7 @@ const BORDERS: &[(&[&str], &[&str], &str)] = &[
     (&["std", "net"], &[], "the core opens no sockets; reporters that do are another crate"),
     (&["std", "fs"], &["clock"], "the one file that the core reads is the name of the kernel's clock source"),
     (&["std", "env"], &["config"], "the environment is read in one place, into a plain struct"),
+    (&["process", "Command"], &[], "no program is run to find anything out"),
     (&["Instant"], &["clock"], "time comes from the clock, which tests replace"),
     (&["SystemTime"], &["clock"], "time comes from the clock, which tests replace"),
     (&["thread", "spawn"], &["dispatch"], "the collector's threads are the only ones"),

@@ -164,13 +164,14 @@ fn a_counter_that_outgrows_its_word_is_carried_whole() {
     loom::model(|| {
         let cell = Cell::new(&[]);
         cell.add_unsigned(u64::MAX);
+        cell.add_unsigned(5);
         let most = i128::from(u64::MAX);
         let (seen, all) = seen_while(cell, |cell| {
-            cell.add_unsigned(5);
             cell.add_signed(-7);
+            cell.add_unsigned(9);
         });
-        assert!([most, most + 5, most - 2].contains(&seen.integers), "{seen:?}");
-        assert_eq!((all.calls, all.integers, all.was_negative), (3, most - 2, true));
+        assert!([most + 5, most - 2, most + 7].contains(&seen.integers), "{seen:?}");
+        assert_eq!((all.calls, all.integers, all.was_negative), (4, most + 7, true));
     });
 }
 

@@ -64,13 +64,19 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
 /// The same where there are no forks, or no system to ask.
 #[cfg(any(not(unix), miri))]
 pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+    super::rest::announce(true);
     let builder = std::thread::Builder::new().name(name.to_string_lossy().into_owned());
-    builder
+    let is_started = builder
         .spawn(|| {
             crate::thread::mark_as_own();
+            super::rest::enter();
             run();
         })
-        .is_ok()
+        .is_ok();
+    if !is_started {
+        super::rest::announce(false);
+    }
+    is_started
 }
 
 /// The system's number of the calling thread; 0 where there is none.
