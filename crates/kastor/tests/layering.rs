@@ -63,6 +63,25 @@ fn the_world_is_reached_through_one_room_each() {
     assert!(faults.is_empty(), "against the borders of the core:\n{}", faults.join("\n"));
 }
 
+/// The hot paths publish records by themselves, which no model includes: whoever reads up to the position has to see them.
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn every_record_is_published_with_release() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut stores, mut faults) = (0, Vec::new());
+    for file in files(&sources) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| line.contains("position.store(")) {
+            stores += 1;
+            if !line.trim_end().ends_with(", Release);") {
+                faults.push(format!("{}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "not published:\n{}", faults.join("\n"));
+    assert!(stores >= 4, "{stores} stores of a position were found");
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "reads files")]
 fn the_attribute_names_only_the_private_door() {
