@@ -47,6 +47,7 @@ fn context() -> (Telemetry, Lines) {
 /// "An existing context never changes its mind because the environment changed; a run-time switch is a method call."
 #[test]
 #[cfg_attr(miri, ignore = "starts a process")]
+#[expect(clippy::disallowed_methods, reason = "in a process of its own, where nobody else reads the environment")]
 fn a_context_does_not_change_its_mind_when_the_environment_does() {
     const TEST: &str = "a_context_does_not_change_its_mind_when_the_environment_does";
     const ALONE: &str = "KASTOR_TEST_ALONE";
