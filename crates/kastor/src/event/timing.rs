@@ -138,7 +138,7 @@ impl<'a> Timing<'a> {
         Items(self.record.items())
             .filter(|item| item.tag == tag::DROPPED)
             .map(|item| item.payload.first().copied().unwrap_or(0))
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// Whether there is nothing but attributes: no point event, no link, nothing dropped, no error type. True of most scopes;
