@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod integration;
 mod python;
 mod steps;
@@ -18,7 +19,7 @@ use std::{
 
 const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
-cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
+cargo xtask test [--deep | --python]   every test; --deep adds long histories, kill loops, fuzzing, Miri, sanitizers; --python: these alone
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]
                                        builds bench/ and runs it with these arguments

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    python,
+    fuzz, python,
     steps::{Steps, cargo, has, with_flags},
 };
 
@@ -33,6 +33,8 @@ pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     python::test(&mut steps, root, depth == Depth::Deep);
     if depth == Depth::Deep {
         histories(&mut steps, root);
+        delivery(&mut steps, root);
+        fuzz::run(&mut steps, root);
         miri(&mut steps, root);
         sanitizers(&mut steps, root);
     }
@@ -118,6 +120,14 @@ fn histories(steps: &mut Steps, root: &Path) {
     command.env("KASTOR_DEEP", "1");
     command.env("CARGO_TARGET_DIR", target_folder(root, "deep"));
     steps.run("histories", command);
+}
+
+/// What delivery is to survive, for longer: above all, 1,000 times being killed with a spool.
+fn delivery(steps: &mut Steps, root: &Path) {
+    let mut command = fast_release(cargo(&["test", "--package", "kastor-export", "--release", "--lib", "--tests"]));
+    command.args(["--features", "grpc"]).env("KASTOR_DEEP", "1");
+    command.env("CARGO_TARGET_DIR", target_folder(root, "deep"));
+    steps.run("delivery", command);
 }
 
 fn miri(steps: &mut Steps, root: &Path) {

@@ -10,6 +10,9 @@
 //!
 //! A further subject is a file with a `checks(steps, place)` and a line in [`integration`].
 
+mod deadlines;
+mod disk;
+mod fleet;
 mod http;
 mod otlp;
 mod place;
@@ -36,6 +39,9 @@ pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
         ("trace", trace::checks),
         ("prometheus", prometheus::checks),
         ("otlp", otlp::checks),
+        ("deadlines", deadlines::checks),
+        ("disk", disk::checks),
+        ("fleet", fleet::checks),
     ];
     if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
         let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
