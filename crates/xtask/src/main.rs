@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod deep;
+mod fuzz;
 mod integration;
 mod python;
 mod steps;
@@ -19,8 +20,8 @@ use std::{
 
 const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
-cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
-cargo xtask test --deep models|histories|miri|address|thread
+cargo xtask test [--deep | --python]   every test; --deep adds long histories, kill loops, fuzzing, Miri, sanitizers; --python: these alone
+cargo xtask test --deep models|histories|delivery|fuzz|miri|address|thread
                                        one of the deep parts alone
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]

@@ -65,6 +65,11 @@ pub use self::{
 };
 use crate::fs::{Fs, OsFs};
 
+/// The parts of a file as they are written, for a file made by hand.
+pub(crate) mod raw {
+    pub(crate) use super::format::{BlockHeader, Session, Thread, kind, push_name, push_path};
+}
+
 /// A reporter that writes a capture. A cheap handle: clones write the same files.
 ///
 /// What a batch holds is in the hands of the operating system when the call returns: a process that is killed loses
