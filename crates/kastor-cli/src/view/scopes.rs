@@ -137,7 +137,7 @@ impl Scopes {
     }
 
     /// The scope with this record's number.
-    fn place_of(&self, record: u32) -> Option<usize> {
+    pub(super) fn place_of(&self, record: u32) -> Option<usize> {
         (self.places.get(record as usize).copied()? as usize).checked_sub(1)
     }
 

@@ -1,7 +1,7 @@
 //! What is served: one capture or two, renewed while they grow.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -107,14 +107,15 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// Looks again and again, until `is_over`. What cannot be read is tried again.
-    pub(super) fn follow(mut self, state: &State, is_over: impl Fn() -> bool) {
+    /// Looks again and again, as long as somebody shows it. What cannot be read is tried again.
+    pub(super) fn follow(mut self, state: &Weak<State>) {
         let mut pause = LIVE_INTERVAL;
-        while !is_over() {
+        loop {
             std::thread::sleep(pause);
             let began = Instant::now();
             // A file that is gone for a moment, or not whole yet, is no reason to stop.
             let grew = self.loader.open(false).and_then(|_| self.loader.read());
+            let Some(state) = state.upgrade() else { return };
             if grew.is_ok_and(|grew| grew) {
                 state.renew(self.loader.capture(false));
             }
