@@ -1,0 +1,84 @@
+// The paths of a capture: a tree in columns. A path is a number; its text is put together when somebody wants to read it.
+
+import type { PathColumns } from "../source/contract";
+import { neutral } from "./text";
+
+/** Characters of a path's text that are shown; the middle of a longer one is left out. */
+const MOST_SHOWN = 4096;
+
+export class Paths {
+  readonly length: number;
+  private readonly parents: Int32Array;
+  private readonly shown = new Map<number, string>();
+
+  constructor(private readonly columns: PathColumns) {
+    this.length = columns.names.length;
+    this.parents = new Int32Array(this.length);
+    for (let path = 0; path < this.length; path += 1) {
+      const parent = columns.parents[path] ?? -1;
+      // A parent comes before its children, so following parents always ends.
+      this.parents[path] = parent >= 0 && parent < path ? parent : -1;
+    }
+  }
+
+  parent(path: number): number {
+    return this.parents[path] ?? -1;
+  }
+
+  /** The last part of a path as recorded. */
+  rawName(path: number): string {
+    return this.columns.names[path] ?? "";
+  }
+
+  /** The last part of a path, harmless to show. */
+  name(path: number): string {
+    const known = this.shown.get(path);
+    if (known !== undefined) return known;
+    const raw = this.columns.names[path];
+    const name = raw === undefined ? "(unknown)" : neutral(raw) || "(empty)";
+    if (this.shown.size > 200_000) this.shown.clear();
+    this.shown.set(path, name);
+    return name;
+  }
+
+  /** The whole path as recorded. */
+  rawText(path: number): string {
+    const known = this.columns.texts?.[path];
+    if (known !== undefined) return known;
+    const parts: string[] = [];
+    for (let at = path; at >= 0 && at < this.length; at = this.parents[at] ?? -1) parts.push(this.columns.names[at] ?? "");
+    return parts.reverse().join(".");
+  }
+
+  /** The whole path, harmless to show. */
+  text(path: number): string {
+    if (path < 0 || path >= this.length) return "(unknown)";
+    const text = neutral(this.rawText(path));
+    if (text.length <= MOST_SHOWN) return text;
+    return `${text.slice(0, MOST_SHOWN / 2)} … ${text.slice(-MOST_SHOWN / 2)}`;
+  }
+
+  /** The path with this text; -1 if there is none. */
+  find(text: string): number {
+    for (let path = 0; path < this.length; path += 1) {
+      const name = this.columns.names[path] ?? "";
+      if (text.endsWith(name) && this.rawText(path) === text) return path;
+    }
+    return -1;
+  }
+
+  /** For each path, whether its last part contains `words`, without regard to case. Null if there are no words. */
+  matching(words: string): Uint8Array | null {
+    const wanted = words.trim().toLowerCase();
+    if (wanted === "") return null;
+    const matches = new Uint8Array(this.length);
+    for (let path = 0; path < this.length; path += 1) {
+      if (this.columns.names[path]?.toLowerCase().includes(wanted)) matches[path] = 1;
+    }
+    if (!wanted.includes(".")) return matches;
+    for (let path = 0; path < this.length; path += 1) {
+      if (matches[path] === 0 && this.rawText(path).toLowerCase().includes(wanted)) matches[path] = 1;
+    }
+    return matches;
+  }
+}

@@ -1,0 +1,2 @@
+import type { Source } from "./source";
+export function embeddedSource(): Source | null { return null; }
