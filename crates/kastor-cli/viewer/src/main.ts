@@ -26,11 +26,15 @@ function start(): void {
       return store.now.view;
     },
   };
-  const source = embeddedSource() ?? new HttpSource(store.token);
-  const page = new Page(root, source, store, () => {
-    window.kastorViewer.firstPictureMs ??= performance.now();
-  });
-  void page.start();
+  try {
+    const source = embeddedSource() ?? new HttpSource(store.token);
+    const page = new Page(root, source, store, () => {
+      window.kastorViewer.firstPictureMs ??= performance.now();
+    });
+    void page.start();
+  } catch (error) {
+    root.textContent = error instanceof Error ? error.message : String(error);
+  }
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -158,6 +158,10 @@ export class CompareView implements View {
       // As wide as the larger side, so that neither what is new nor what is gone disappears.
       self: (row) => Math.max(rows[row]!.base?.selfNs ?? 0, rows[row]!.new?.selfNs ?? 0),
       name: (row) => neutral(rows[row]!.name) || "(empty)",
+      note(row) {
+        const { base, new: now } = rows[row]!;
+        return base === null || now === null ? "" : `${duration(base.totalNs)} → ${duration(now.totalNs)}`;
+      },
       colour: (row, palette) => changeColour(palette.isDark, shownChange(rows[row]!)),
       describe(row) {
         const { base, new: now, judgement, changeRatio } = rows[row]!;

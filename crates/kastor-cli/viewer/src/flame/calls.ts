@@ -1,7 +1,7 @@
 // The flame graph of one capture.
 
 import { element } from "../parts/dom";
-import { fillOf, type Palette } from "../parts/palette";
+import type { Palette } from "../parts/palette";
 import type { Paths } from "../model/paths";
 import type { Key } from "../model/state";
 import { count, duration, percent } from "../model/units";
@@ -89,22 +89,14 @@ function data(paths: Paths, tree: TreeColumns): FlameData {
   tree.path.forEach((path, row) => {
     if (path >= 0 && path < rows.length) rows[path] = row;
   });
-  const fills = new Map<string, number>();
   return {
     length: paths.length,
     whole: "all",
     parent: (path) => paths.parent(path),
     self: (path) => tree.selfNs[rows[path]!] ?? 0,
     name: (path) => paths.name(path),
-    colour(path: number, colours: Palette): string {
-      const name = paths.rawName(path);
-      let fill = fills.get(name);
-      if (fill === undefined) {
-        fill = fillOf(name);
-        if (fills.size < 100_000) fills.set(name, fill);
-      }
-      return colours.fills[fill]!;
-    },
+    note: (path, flame) => `${duration(tree.totalNs[rows[path]!] ?? flame.weight[path]!)} · ${percent(flame.width(path))}`,
+    colour: (path: number, colours: Palette): string => colours.fills[paths.fill(path)]!,
     describe(path: number, flame: FlameTree) {
       const row = rows[path]!;
       const lines: [string, string][] = [];

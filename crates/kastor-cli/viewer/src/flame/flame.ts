@@ -1,7 +1,7 @@
 // A flame graph or, upside down, an icicle graph: how the time of all calls is shared out.
 
 import { element } from "../parts/dom";
-import { Labels, LABEL_FONT } from "../parts/label";
+import { Labels, LABEL_FONT, SMALL_FONT } from "../parts/label";
 import { palette, type Palette } from "../parts/palette";
 import { Surface } from "../parts/surface";
 import { Tooltip } from "../parts/tooltip";
@@ -18,6 +18,8 @@ export interface FlameData {
   parent(node: number): number;
   self(node: number): number;
   name(node: number): string;
+  /** What stands behind the name where there is room. */
+  note(node: number, tree: FlameTree): string;
   /** The root's name. */
   whole: string;
   /** The colour of a node. */
@@ -42,6 +44,7 @@ export class Flame {
   private readonly scroller = element("div", { class: "scroller", tabindex: "-1" });
   private readonly extent = element("div", { class: "extent" });
   private readonly labels = new Labels();
+  private readonly small = new Labels();
   private readonly brush = new Brush();
   private readonly tooltip = new Tooltip();
   private readonly isStill = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -104,7 +107,9 @@ export class Flame {
   }
 
   private resize(): void {
-    this.extent.style.height = `${(this.tree.deepest + 1) * ROW + 8}px`;
+    const height = `${(this.tree.deepest + 1) * ROW + 8}px`;
+    this.extent.style.height = height;
+    this.element.style.setProperty("--height", `calc(${height} + 0.5rem)`);
     this.scroller.scrollTop = this.isIcicle ? 0 : this.scroller.scrollHeight;
     this.surface.request();
   }
@@ -139,7 +144,8 @@ export class Flame {
     context.fillStyle = colours.background;
     context.fillRect(0, 0, width, height);
     if (data === null || !(tree.weight[tree.root]! > 0)) return;
-    const labels: { text: string; x: number; y: number; width: number; isFaint: boolean }[] = [];
+    const notes: { node: number; x: number; y: number; room: number }[] = [];
+    const labels: { node: number; text: string; x: number; y: number; width: number; isFaint: boolean }[] = [];
     const styles = new Map<string, number>();
     this.brush.begin(8);
     const styleOf = (style: string): number => {
@@ -159,18 +165,26 @@ export class Flame {
       const shown = right - left > 3 ? right - left - 1 : Math.max(right - left, LEAST_WIDTH);
       this.brush.add(styleOf(style), left, y, shown, ROW - 1);
       if (right - left > 22) {
-        labels.push({ text: isRoot ? data.whole : data.name(node), x: left, y, width: right - left, isFaint: isFaint || isRoot });
+        labels.push({ node, text: isRoot ? data.whole : data.name(node), x: left, y, width: right - left, isFaint: isFaint || isRoot });
       }
     }, (left, right, y) => this.brush.add(rest, left, y, right - left, ROW - 1));
     for (const [style, number] of styles) this.brush.paint(context, number, style);
     context.font = LABEL_FONT;
     context.textBaseline = "middle";
-    for (const { text, x, y, width: room, isFaint } of labels) {
+    for (const { node, text, x, y, width: room, isFaint } of labels) {
       const cut = this.labels.fitting(context, text, room - 8);
       if (cut === "") continue;
       context.fillStyle = isFaint ? colours.text : colours.boxText;
       context.fillText(cut, x + 4, y + ROW / 2);
+      const used = this.labels.width(context, cut);
+      if (node < tree.length && cut === text && room - used > 110) notes.push({ node, x: x + used + 12, y, room: room - used - 18 });
     }
+    context.font = SMALL_FONT;
+    context.globalAlpha = 0.72;
+    for (const { node, x, y, room } of notes) {
+      context.fillText(this.small.fitting(context, data.note(node, tree), room), x, y + ROW / 2);
+    }
+    context.globalAlpha = 1;
     this.outline(context, width, height, this.hovered, 1.5);
     if (this.canvas.matches(":focus-visible")) this.outline(context, width, height, this.active, 2);
     else if (this.focus !== tree.root) this.outline(context, width, height, this.focus, 2);

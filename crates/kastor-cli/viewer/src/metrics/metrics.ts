@@ -91,7 +91,7 @@ export class MetricsView implements View {
   private card(series: Series): Card {
     const labels = Object.entries(series.labels).map(([key, value]) =>
       element("span", { class: "tag" }, [`${neutral(key)} = `, element("b", { text: neutral(value) })]));
-    const facts = factsOf(series).flatMap(([name, value]) => [element("dt", { text: name }), element("dd", { text: value })]);
+    const facts = factsOf(series).map(([name, value]) => element("div", {}, [element("dt", { text: name }), element("dd", { text: value })]));
     const box = element("div", { class: "chart" });
     const path = this.viewer.pathsNow(this.viewer.capture.index);
     const where = typeof series.path === "number" ? (series.path >= 0 ? (path?.text(series.path) ?? "") : "") : neutral(series.path);
@@ -102,7 +102,7 @@ export class MetricsView implements View {
       ]),
       where === "" || where === neutral(series.name) ? null : element("p", { class: "where", text: where }),
       labels.length === 0 ? null : element("p", { class: "tags" }, labels),
-      series.help === "" ? null : element("p", { class: "help", text: neutral(series.help) }),
+      series.help === "" ? null : element("p", { class: "card-help", text: neutral(series.help) }),
       element("dl", { class: "facts" }, facts),
       box,
     ]);
@@ -139,12 +139,13 @@ export class MetricsView implements View {
     card.chart = new uPlot({
       width: Math.max(box.clientWidth, 120),
       height: CHART_HEIGHT,
+      padding: [8, 12, 0, 0],
       cursor: { sync: { key: SYNC }, points: { size: 7 } },
       legend: { show: true, live: true },
       scales: { x: { time: false } },
       axes: [
-        { ...axis, values: (_, values) => values.map((one) => duration(one * 1e9)), space: 80 },
-        { ...axis, values: (_, values) => values.map((one) => quantity(one, unit)), size: 72 },
+        { ...axis, values: (_, values) => values.map((one) => duration(one * 1e9)), space: 80, size: 28 },
+        { ...axis, values: (_, values) => values.map((one) => quantity(one, unit)), size: 62 },
       ],
       series: [
         { label: "at", value: (_, one) => (one === null || one === undefined ? "–" : duration(one * 1e9)) },

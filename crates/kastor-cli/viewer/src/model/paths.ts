@@ -1,13 +1,18 @@
 // The paths of a capture: a tree in columns. A path is a number; its text is put together when somebody wants to read it.
 
 import type { PathColumns } from "../source/contract";
+import { FILLS, fillOf } from "../parts/palette";
 import { neutral } from "./text";
 
+/** Names that get a colour with an eye on the others; further ones get theirs by themselves. */
+const MOST_BALANCED = 2000;
 /** Characters of a path's text that are shown; the middle of a longer one is left out. */
 const MOST_SHOWN = 4096;
 
 export class Paths {
   readonly length: number;
+  /** The colour of each path, by its name. */
+  readonly fills: Uint8Array;
   private readonly parents: Int32Array;
   private readonly shown = new Map<number, string>();
 
@@ -19,6 +24,11 @@ export class Paths {
       // A parent comes before its children, so following parents always ends.
       this.parents[path] = parent >= 0 && parent < path ? parent : -1;
     }
+    this.fills = fillsOf(columns.names);
+  }
+
+  fill(path: number): number {
+    return this.fills[path] ?? 0;
   }
 
   parent(path: number): number {
@@ -81,4 +91,25 @@ export class Paths {
     }
     return matches;
   }
+}
+
+/** Colours by name: each its own if it can be had, else one that the fewest others have. */
+function fillsOf(names: readonly string[]): Uint8Array {
+  const fills = new Uint8Array(names.length);
+  const known = new Map<string, number>();
+  const used = new Array<number>(FILLS).fill(0);
+  names.forEach((name, path) => {
+    let fill = known.get(name);
+    if (fill === undefined) {
+      fill = fillOf(name);
+      if (known.size < MOST_BALANCED) {
+        const least = Math.min(...used);
+        for (let step = 0; step < FILLS && used[fill]! > least; step += 1) fill = (fill + 3) % FILLS;
+        used[fill]! += 1;
+        known.set(name, fill);
+      }
+    }
+    fills[path] = fill;
+  });
+  return fills;
 }

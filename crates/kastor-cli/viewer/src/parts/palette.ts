@@ -58,18 +58,20 @@ const DARK: Palette = {
   fills: ["#6a9fd6", "#86c8ea", "#4fb698", "#b9c65c", "#d3c268", "#a996d8", "#7bb7ca", "#97c088", "#aab2c0", "#c8abd8"],
 };
 
+export const FILLS = LIGHT.fills.length;
+
 export function palette(isDark: boolean): Palette {
   return isDark ? DARK : LIGHT;
 }
 
-/** Which fill a name has: the same name has the same everywhere. */
+/** Which fill a name has by itself: the same everywhere. */
 export function fillOf(name: string): number {
   let hash = 0x811c9dc5;
   for (let at = 0; at < name.length && at < 64; at += 1) {
     hash = Math.imul(hash ^ name.charCodeAt(at), 0x01000193);
   }
   hash ^= hash >>> 15;
-  return (hash >>> 0) % LIGHT.fills.length;
+  return (hash >>> 0) % FILLS;
 }
 
 /** From blue (faster) over grey (same) to orange (slower): apart for every kind of colour vision. */

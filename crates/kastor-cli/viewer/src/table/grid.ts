@@ -8,6 +8,9 @@ export const ROW = 27;
 /** Browsers end a page's height somewhere above this many rows. */
 const MOST_ROWS = 500_000;
 const SPARE = 8;
+/** Pixels between columns and beside all of them, at most: as the style sheet has it. */
+const GAP = 10;
+const EDGE = 30;
 
 export interface Column {
   key: string;
@@ -54,6 +57,9 @@ export class Grid {
     ]);
     this.element = element("div", { class: "grid", role: isTree ? "treegrid" : "grid", tabindex: "0", "aria-label": name }, [inner]);
     this.element.style.setProperty("--columns", columns.map((column) => column.width).join(" "));
+    // As wide as its columns have to be at least; what stands in them makes no row wider than the others.
+    const least = columns.reduce((sum, { width }) => sum + Number(/\d+/.exec(width)?.[0] ?? 0) + GAP, EDGE);
+    this.element.style.setProperty("--least", `${least}px`);
     this.header.append(...columns.map((column, at) => this.headerCell(column, at)));
     this.note.hidden = true;
     this.element.addEventListener("scroll", () => this.request());

@@ -7,6 +7,8 @@ import { ROW, type Layout } from "./layout";
 
 /** Ends closer together than this are no arrow that anybody could see. */
 const LEAST_LENGTH = 6;
+/** Of arrows from one row to another that lie closer together than this, the first stands for all. */
+const LEAST_GAP = 16;
 
 export function paintArrows(
   context: CanvasRenderingContext2D, scene: Scene, arrows: readonly Arrow[], isSelected: (arrow: Arrow) => boolean,
@@ -14,17 +16,19 @@ export function paintArrows(
   const chosen: Arrow[] = [];
   const others: Arrow[] = [];
   for (const arrow of arrows) (isSelected(arrow) ? chosen : others).push(arrow);
-  stroke(context, scene, others, scene.palette, others.length > 80 ? 0.35 : 0.6, 1);
-  stroke(context, scene, chosen, scene.palette, 1, 2);
+  stroke(context, scene, others, scene.palette, LEAST_GAP, 0.55, 1);
+  stroke(context, scene, chosen, scene.palette, 0, 1, 2);
 }
 
 function stroke(
-  context: CanvasRenderingContext2D, scene: Scene, arrows: readonly Arrow[], palette: Palette, alpha: number, width: number,
+  context: CanvasRenderingContext2D, scene: Scene, arrows: readonly Arrow[], palette: Palette,
+  gap: number, alpha: number, width: number,
 ): void {
   if (arrows.length === 0) return;
   const { range, scrollTop, height } = scene;
   const pixels = scene.width / (range.to - range.from);
   const heads = new Path2D();
+  const ends = new Map<string, number>();
   context.beginPath();
   for (const arrow of arrows) {
     const fromY = middle(scene.layout, arrow.fromLane, arrow.fromLevel, scrollTop);
@@ -34,6 +38,9 @@ function stroke(
     const fromX = limited((arrow.fromNs - range.from) * pixels);
     const toX = limited((arrow.toNs - range.from) * pixels);
     if (Math.max(fromX, toX) < 0 || Math.min(fromX, toX) > scene.width) continue;
+    const rows = `${fromY} ${toY}`;
+    if (Math.abs(toX - (ends.get(rows) ?? -Infinity)) < gap) continue;
+    ends.set(rows, toX);
     if (Math.hypot(toX - fromX, toY - fromY) < LEAST_LENGTH) continue;
     const bend = Math.max(14, Math.min(60, Math.abs(toX - fromX) * 0.5));
     context.moveTo(fromX, fromY);

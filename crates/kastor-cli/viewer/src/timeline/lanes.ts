@@ -2,7 +2,7 @@
 
 import { hatch } from "../parts/hatch";
 import { Labels, LABEL_FONT, SMALL_FONT } from "../parts/label";
-import { fillOf, type Palette } from "../parts/palette";
+import type { Palette } from "../parts/palette";
 import type { Paths } from "../model/paths";
 import { briefCount, duration } from "../model/units";
 import type { Range } from "../source/source";
@@ -46,8 +46,7 @@ export class LanePainter {
   private readonly small = new Labels();
   private readonly brush = new Brush();
   private readonly pending: Label[] = [];
-  private fills = new Uint8Array(0);
-  private filled: Paths | null = null;
+  private fills: Uint8Array = new Uint8Array(0);
 
   paint(context: CanvasRenderingContext2D, scene: Scene): void {
     const { palette, layout, scrollTop, height, tiles, range } = scene;
@@ -55,7 +54,7 @@ export class LanePainter {
     const [faint, failed, hatched, dense] = [colours, colours + 1, colours + 2, colours + 3];
     this.brush.begin(colours + 8);
     this.pending.length = 0;
-    this.takePaths(scene.paths);
+    this.fills = scene.paths?.fills ?? new Uint8Array(0);
     const first = Math.max(layout.at(scrollTop), 0);
     for (let at = first; at < layout.items.length; at += 1) {
       const item = layout.items[at]!;
@@ -202,17 +201,7 @@ export class LanePainter {
 
   private fill(path: number): number {
     if (path < 0 || path >= this.fills.length) return 0;
-    const known = this.fills[path]!;
-    if (known !== 255) return known;
-    const fill = fillOf(this.filled?.rawName(path) ?? "");
-    this.fills[path] = fill;
-    return fill;
-  }
-
-  private takePaths(paths: Paths | null): void {
-    if (paths === this.filled) return;
-    this.filled = paths;
-    this.fills = new Uint8Array(paths?.length ?? 0).fill(255);
+    return this.fills[path]!;
   }
 }
 

@@ -96,6 +96,8 @@ export class Timeline implements View, Gestures {
     this.ruler = new Surface((context, width, height) => this.paintRuler(context, width, height), rulerCanvas, rulerBox);
     this.minimap = new Minimap(mapBox, mapCanvas, this.camera, () => this.moved());
     this.scroller.addEventListener("scroll", () => this.scrolled());
+    // An address with a range says what is to be seen; a selected scope need not be in it.
+    this.isPlaced = viewer.store.now.from !== null;
     listen(this.canvas, this);
     listen(rulerCanvas, { ...delegates(this), click: () => {}, doubleClick: () => this.whole(), hover: () => {}, leave: () => {} });
   }
@@ -358,6 +360,8 @@ export class Timeline implements View, Gestures {
 
   private scrolled(): void {
     const { scrollTop } = this.scroller;
+    // The pictures stand beside the scroll bar, not below it.
+    this.element.style.setProperty("--scrollbar", `${this.scroller.offsetWidth - this.scroller.clientWidth}px`);
     this.laneLabels.show(this.layout, scrollTop - 100, scrollTop + Math.max(this.surface.height, 400) + 100);
     this.request();
   }
