@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::report::ReportArguments;
 use crate::run::RunArguments;
 use crate::send::SendArguments;
+use crate::view::ViewArguments;
 
 /// More worker threads are taken for a mistake.
 const MOST_WORKERS: u16 = 1024;
@@ -78,6 +79,8 @@ pub(crate) enum Command {
     Send(SendArguments),
     /// Run a program with telemetry on, and report where its time went
     Run(RunArguments),
+    /// Show captures in the browser: timeline, flame graph, tables; or write one file that does
+    View(ViewArguments),
     /// Print what a shell needs to complete arguments
     Completions(CompletionsArguments),
 }

@@ -34,6 +34,7 @@ mod check;
 mod config;
 mod files;
 mod format;
+mod nesting;
 mod read;
 mod record;
 mod replay;
