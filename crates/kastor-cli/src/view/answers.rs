@@ -17,16 +17,19 @@ use serde_json::{Value, json};
 use super::capture::{Capture, Content};
 use super::filter::{Asked, WrongFilter};
 use super::guard::{self, Guard};
+use super::list::{self, Sort};
 use super::overview::{self, OfLane};
-use super::page;
 use super::state::State;
 use super::timeline::{self, Range, Timeline};
-use super::tree;
+use super::{detail, difference, page, perfetto, series, tree};
 use crate::failure::Failure;
 use crate::neutral::neutral_json;
 
 /// How long a question for changes may wait.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Pieces of a trace that wait to be sent.
+const PIECES_AHEAD: usize = 4;
 
 /// Everything that is served.
 pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
@@ -104,6 +107,12 @@ fn answer(state: &State, what: &str, parameters: &Parameters) -> Result<Response
         "paths" => ok(&overview::paths(&*question.capture()?)),
         "timeline" => question.timeline(),
         "tree" => question.tree(),
+        "diff" => question.diff(),
+        "list" => question.list(),
+        "scope" => question.scope(),
+        "metrics" => ok(&series::listed(&*question.capture()?)),
+        "points" => question.points(),
+        "perfetto" => question.perfetto(),
         _ => Err(Refused::Unknown(format!("no address /api/{what}; docs/view.md lists those that are"))),
     }
 }
@@ -199,9 +208,94 @@ impl Question<'_> {
     }
 }
 
+impl Question<'_> {
+    fn diff(&self) -> Result<Response, Refused> {
+        let captures = self.state.captures();
+        let [new, base] = &captures[..] else {
+            return Err(Refused::Wrong("nothing to compare with; start `kastor view` with --base FILE".to_owned()));
+        };
+        let asked = self.filter()?;
+        let version = self.state.version();
+        if let Some(known) = self.state.known_difference(version, &asked.text) {
+            return Ok(json_response(StatusCode::OK, &known));
+        }
+        let text = to_text(&difference::compare(new, base, &asked.filter)?)?;
+        self.state.keep_difference(version, &asked.text, &text);
+        Ok(json_response(StatusCode::OK, &text))
+    }
+
+    fn list(&self) -> Result<Response, Refused> {
+        let capture = self.capture()?;
+        let (asked, range) = (self.filter()?, self.range(&capture)?);
+        let sort = self.text("sort").unwrap_or("duration");
+        let Some(sort) = Sort::parse(sort) else {
+            return Err(Refused::Wrong(format!("no order '{sort}'; there are duration, -duration, start and -start")));
+        };
+        let limit = self.number("limit")?.unwrap_or(100.0).clamp(0.0, list::MOST_ROWS as f64) as usize;
+        let order = (sort, limit);
+        match &capture.content {
+            Content::Scopes(scopes) => {
+                let selection = capture.selections.of(&asked, &capture, scopes)?;
+                ok(&list::of_scopes(&capture, scopes, range, (*selection).as_ref(), order, |lane| lane)?)
+            }
+            Content::Windows(windows) => match windows.around(&capture, range.from_ns, range.to_ns)? {
+                Some(window) if !window.is_truncated => {
+                    let selection = window.selections.of(&asked, &capture, &window.scopes)?;
+                    let ids = window.lane_ids(capture.threads.len());
+                    let id = |lane: u32| ids.get(lane as usize).copied().unwrap_or(lane);
+                    ok(&list::of_scopes(&capture, &window.scopes, range, (*selection).as_ref(), order, id)?)
+                }
+                _ => ok(&list::of_blocks(&capture, range, &asked, order)?),
+            },
+        }
+    }
+
+    fn scope(&self) -> Result<Response, Refused> {
+        let capture = self.capture()?;
+        let reference = self.text("ref").unwrap_or("");
+        match detail::detail(&capture, reference)? {
+            Some(detail) => ok(&detail),
+            None => {
+                Err(Refused::Unknown(format!("no scope '{reference}' in this capture; choose one in the timeline")))
+            }
+        }
+    }
+
+    fn points(&self) -> Result<Response, Refused> {
+        let capture = self.capture()?;
+        let range = self.range(&capture)?;
+        let id = self.number("series")?.unwrap_or(-1.0);
+        let series = capture.metrics.series.get(id as usize).filter(|_| id >= 0.0);
+        let series =
+            series.ok_or_else(|| Refused::Unknown(format!("no series {id}; /api/metrics lists those that are")))?;
+        ok(&series::points(&capture, series, range))
+    }
+
+    fn perfetto(&self) -> Result<Response, Refused> {
+        let capture = self.capture()?;
+        let asked = self.filter()?;
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(PIECES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let written = perfetto::write(&capture, &asked.filter, |piece| sender.blocking_send(Ok(piece)).is_ok());
+            if let Err(failure) = written {
+                // The browser learns that the trace is not whole.
+                let _ = sender.blocking_send(Err(std::io::Error::other(failure.to_string())));
+            }
+        });
+        let pieces = futures_lite::stream::poll_fn(move |context| receiver.poll_recv(context));
+        let mut response = Response::new(Body::from_stream(pieces));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        Ok(response)
+    }
+}
+
+fn to_text(document: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(document)
+        .map_err(|error| Failure::new(format!("cannot write the answer: {error}"), "please report this as a bug"))
+}
+
 fn ok(document: &impl Serialize) -> Result<Response, Refused> {
-    let text = serde_json::to_string(document)
-        .map_err(|error| Failure::new(format!("cannot write the answer: {error}"), "please report this as a bug"))?;
+    let text = to_text(document)?;
     Ok(json_response(StatusCode::OK, &text))
 }
 

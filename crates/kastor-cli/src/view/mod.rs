@@ -9,14 +9,21 @@
 mod answers;
 mod arguments;
 mod bits;
+mod browser;
 mod capture;
+mod detail;
+mod difference;
 mod filter;
 mod guard;
+mod html;
 mod lanes;
+mod list;
 mod load;
 mod overview;
 mod page;
+mod perfetto;
 mod scopes;
+mod series;
 mod server;
 mod state;
 mod sums;
@@ -24,20 +31,40 @@ mod timeline;
 mod tree;
 mod window;
 
+use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub(crate) use self::arguments::ViewArguments;
+use self::capture::Capture;
 use self::guard::Guard;
 use self::state::State;
 use crate::failure::{Failure, Verdict};
-use crate::output::{Output, PLAIN};
+use crate::output::{self, Output, PLAIN};
 
 /// Threads that work on answers at once.
 const MOST_WORKERS: usize = 8;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &ViewArguments, output: &mut Output) -> Result<Verdict, Failure> {
+    match &arguments.html {
+        Some(to) => one_file(arguments, to),
+        None => serve(arguments, output),
+    }
+}
+
+fn one_file(arguments: &ViewArguments, to: &Path) -> Result<Verdict, Failure> {
+    let state = State::load(&arguments.files, &arguments.base, load::MOST_SCOPES)?;
+    let captures = state.captures();
+    let captures: Vec<&Capture> = captures.iter().map(|capture| &**capture).collect();
+    html::write(&captures, to)?;
+    for missing in captures.iter().filter_map(|capture| capture.missing.in_words()) {
+        output::note(&missing);
+    }
+    Ok(Verdict::Fine)
+}
+
+fn serve(arguments: &ViewArguments, output: &mut Output) -> Result<Verdict, Failure> {
     let (listener, port) = server::listen(arguments.port).map_err(|error| {
         let message = format!("cannot serve at 127.0.0.1:{}: {error}", arguments.port);
         Failure::new(message, "try `--port 0` for any port that is free")
@@ -51,16 +78,28 @@ pub(crate) fn run(arguments: &ViewArguments, output: &mut Output) -> Result<Verd
         (State::load(&arguments.files, &arguments.base, load::MOST_SCOPES)?, None)
     };
     let state = Arc::new(state);
-    let is_over = Arc::new(AtomicBool::new(false));
     if let Some(following) = following {
-        let (state, is_over) = (Arc::clone(&state), Arc::clone(&is_over));
-        std::thread::spawn(move || following.follow(&state, || is_over.load(Relaxed)));
+        let state = Arc::downgrade(&state);
+        std::thread::spawn(move || following.follow(&state));
     }
-    output.line(PLAIN, &guard.address());
+    let address = guard.address();
+    output.line(PLAIN, &address);
     output.flush();
-    let served = runtime()
-        .and_then(|runtime| runtime.block_on(server::serve(listener, answers::router(state, guard), interrupted())));
-    is_over.store(true, Relaxed);
+    let _opened = if arguments.no_open || !std::io::stdout().is_terminal() {
+        None
+    } else {
+        browser::open(&address).unwrap_or_else(|error| {
+            output::note(&format!("no browser was opened ({error}); open the address above"));
+            None
+        })
+    };
+    let router = answers::router(state, guard);
+    let served = runtime().and_then(|runtime| {
+        let served = runtime.block_on(server::serve(listener, router, interrupted()));
+        // An answer that is being made is nobody's any more.
+        runtime.shutdown_background();
+        served
+    });
     served.map_err(|error| Failure::new(format!("cannot serve: {error}"), "check what the system says about it"))?;
     Ok(Verdict::Fine)
 }
@@ -71,8 +110,29 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Ends when the user wants an end.
 async fn interrupted() {
-    // Without a way to hear of it the system ends the process.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    let interrupted = async {
+        // Without a way to hear of it the system ends the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated() => {}
     }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
 }

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use super::bits::Bits;
 use super::lanes;
 use crate::report::Tree;
 
@@ -138,7 +137,7 @@ impl Scopes {
     }
 
     /// The scope with this record's number.
-    fn place_of(&self, record: u32) -> Option<usize> {
+    pub(super) fn place_of(&self, record: u32) -> Option<usize> {
         (self.places.get(record as usize).copied()? as usize).checked_sub(1)
     }
 
@@ -172,9 +171,14 @@ impl Scopes {
         self.span.get(place).copied().unwrap_or(0)
     }
 
-    /// The scopes that are selected: all without a selection.
-    pub(super) fn selected<'a>(&'a self, selection: Option<&'a Bits>) -> impl Iterator<Item = usize> + 'a {
-        (0..self.len()).filter(move |place| selection.is_none_or(|selection| selection.has(*place)))
+    /// The scope with this id: a search, for single questions.
+    pub(super) fn with_span(&self, id: u64) -> Option<usize> {
+        self.span.iter().position(|span| *span == id)
+    }
+
+    /// Whether a block's scopes are among these.
+    pub(super) fn has_block(&self, block: u32) -> bool {
+        self.origins.iter().any(|(_, of)| *of == block)
     }
 
     fn add_lanes(&mut self, thread: u32, places: &[lanes::Place]) {

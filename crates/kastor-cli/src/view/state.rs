@@ -1,7 +1,7 @@
 //! What is served: one capture or two, renewed while they grow.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -20,7 +20,12 @@ pub(super) struct State {
     captures: RwLock<Arc<Vec<Arc<Capture>>>>,
     is_live: bool,
     version: watch::Sender<u64>,
+    /// Comparisons that were made: version, filter, answer.
+    differences: Mutex<Vec<(u64, String, Arc<str>)>>,
 }
+
+/// Comparisons that are kept.
+const MOST_DIFFERENCES: usize = 4;
 
 impl State {
     /// Captures that stay as they are. The first is the new one, the second what it is compared with.
@@ -44,7 +49,12 @@ impl State {
     }
 
     fn new(captures: Vec<Arc<Capture>>, is_live: bool) -> Self {
-        Self { captures: RwLock::new(Arc::new(captures)), is_live, version: watch::Sender::new(1) }
+        Self {
+            captures: RwLock::new(Arc::new(captures)),
+            is_live,
+            version: watch::Sender::new(1),
+            differences: Mutex::default(),
+        }
     }
 
     pub(super) fn captures(&self) -> Arc<Vec<Arc<Capture>>> {
@@ -62,6 +72,21 @@ impl State {
     /// Tells of versions to come.
     pub(super) fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// The comparison that was made of this version with this filter.
+    pub(super) fn known_difference(&self, version: u64, filter: &str) -> Option<Arc<str>> {
+        let known = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(of, with, _)| *of == version && with == filter).map(|(_, _, text)| Arc::clone(text))
+    }
+
+    /// Keeps a comparison for the next who asks.
+    pub(super) fn keep_difference(&self, version: u64, filter: &str, text: &str) {
+        let mut known = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_DIFFERENCES {
+            known.remove(0);
+        }
+        known.push((version, filter.to_owned(), text.into()));
     }
 
     fn renew(&self, capture: Capture) {
@@ -82,14 +107,15 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// Looks again and again, until `is_over`. What cannot be read is tried again.
-    pub(super) fn follow(mut self, state: &State, is_over: impl Fn() -> bool) {
+    /// Looks again and again, as long as somebody shows it. What cannot be read is tried again.
+    pub(super) fn follow(mut self, state: &Weak<State>) {
         let mut pause = LIVE_INTERVAL;
-        while !is_over() {
+        loop {
             std::thread::sleep(pause);
             let began = Instant::now();
             // A file that is gone for a moment, or not whole yet, is no reason to stop.
             let grew = self.loader.open(false).and_then(|_| self.loader.read());
+            let Some(state) = state.upgrade() else { return };
             if grew.is_ok_and(|grew| grew) {
                 state.renew(self.loader.capture(false));
             }

@@ -71,7 +71,7 @@ pub(super) struct Range {
 
 impl Range {
     /// Nanoseconds of a pixel.
-    fn pixel_ns(&self) -> u64 {
+    pub(super) fn pixel_ns(&self) -> u64 {
         let pixels = u64::from(self.pixels.clamp(1, MOST_PIXELS));
         self.to_ns.saturating_sub(self.from_ns).div_ceil(pixels).max(1)
     }

@@ -65,6 +65,14 @@ impl Windows {
     }
 }
 
+impl Windows {
+    /// A kept window that has this block.
+    pub(super) fn with(&self, block: u32) -> Option<Arc<Window>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().rev().find(|window| window.scopes.has_block(block)).cloned()
+    }
+}
+
 /// The blocks of a time, which is made longer as long as there is room.
 fn choose(capture: &Capture, from_ns: u64, to_ns: u64) -> Option<(u64, u64, Vec<u32>, bool)> {
     let length = to_ns.saturating_sub(from_ns).max(1);

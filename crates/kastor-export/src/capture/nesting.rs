@@ -32,6 +32,12 @@ impl Timing<'_> {
         has_parent && (self.raw.has(flag::DETACHED) || self.is_alias(12))
     }
 
+    /// Appends the record as it stands in the file.
+    pub(super) fn write_to(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.raw.fixed);
+        to.extend_from_slice(self.raw.rest);
+    }
+
     /// Whether the number at this place of the record stands for an id from elsewhere.
     fn is_alias(&self, at: usize) -> bool {
         let number = u32_at(self.raw.fixed, at);

@@ -84,7 +84,7 @@ impl Extent {
 #[derive(Clone, Copy)]
 pub(super) struct Raw<'a> {
     pub(super) fixed: &'a [u8; RECORD_BYTES],
-    rest: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Raw<'a> {
