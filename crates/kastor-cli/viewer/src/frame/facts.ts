@@ -22,9 +22,10 @@ export function captureFacts(capture: Capture): HTMLElement[] {
 
 function whatIsMissing(capture: Capture): string[] {
   const missing: string[] = [];
-  if (capture.missingEvents > 0) missing.push(`${briefCount(capture.missingEvents)} ${capture.missingEvents === 1 ? "event is" : "events are"} missing`);
-  if (capture.damagedPlaces > 0) missing.push(`${count(capture.damagedPlaces)} damaged ${capture.damagedPlaces === 1 ? "place" : "places"} left out`);
-  if (capture.tornBytes > 0) missing.push(`${bytes(capture.tornBytes)} torn off at the end`);
+  if (capture.missing) missing.push(neutral(capture.missing));
+  else if (capture.missingEvents !== null && capture.missingEvents > 0) missing.push(`${briefCount(capture.missingEvents)} ${capture.missingEvents === 1 ? "event is" : "events are"} missing`);
+  if (!capture.missing && capture.damagedPlaces > 0) missing.push(`${count(capture.damagedPlaces)} damaged ${capture.damagedPlaces === 1 ? "place" : "places"} left out`);
+  if (!capture.missing && capture.tornBytes > 0) missing.push(`${bytes(capture.tornBytes)} torn off at the end`);
   if (capture.isIndexOnly) missing.push("too large to read whole: zoom in to see scopes");
   return missing;
 }

@@ -228,14 +228,12 @@ export class Page implements Frame {
 
   /** A capture that is being written: shows it anew whenever there is more of it. */
   private async live(): Promise<void> {
-    let version = 0;
+    let version = this.viewer.overview.version ?? 0;
     for (;;) {
       try {
         const next = await this.viewer.source.changes(version, new AbortController().signal);
         if (next === version) continue;
-        const isFirst = version === 0;
         version = next;
-        if (isFirst) continue;
         await this.viewer.refresh();
         this.captureChoice();
         this.showView("all");

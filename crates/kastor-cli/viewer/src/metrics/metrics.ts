@@ -102,7 +102,7 @@ export class MetricsView implements View {
       ]),
       where === "" || where === neutral(series.name) ? null : element("p", { class: "where", text: where }),
       labels.length === 0 ? null : element("p", { class: "tags" }, labels),
-      series.help === "" ? null : element("p", { class: "card-help", text: neutral(series.help) }),
+      series.help ? element("p", { class: "card-help", text: neutral(series.help) }) : null,
       element("dl", { class: "facts" }, facts),
       box,
     ]);
@@ -126,10 +126,8 @@ export class MetricsView implements View {
     card.chart?.destroy();
     card.chart = null;
     box.replaceChildren();
-    if (points === null || points.t.length < 2) {
-      if (points?.t.length === 1) box.append(element("p", { class: "chart-note", text: "one value: no course over time to draw" }));
-      return;
-    }
+    // A single value is no course over time.
+    if (points === null || points.t.length < 2) return;
     const colours = palette(this.viewer.isDark);
     const unit = series.unit;
     const seconds = points.t.map((ns) => ns / 1e9);

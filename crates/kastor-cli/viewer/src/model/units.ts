@@ -53,9 +53,9 @@ export function change(ratio: number): string {
 }
 
 /** A value of a metric with its unit. */
-export function quantity(value: number | null, unit: string): string {
+export function quantity(value: number | null, unit: string | null): string {
   if (value === null || !Number.isFinite(value)) return "–";
-  switch (unit) {
+  switch (unit ?? "") {
     case "ns": return duration(value);
     case "us": case "µs": return duration(value * 1e3);
     case "ms": return duration(value * 1e6);
@@ -83,6 +83,7 @@ export function plain(value: number): string {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e15) return size < 1e7 ? GROUPED.format(value) : briefCount(value);
   if (size >= 1e6) return briefCount(value);
+  if (size >= 1000) return GROUPED.format(value);
   if (size !== 0 && size < 1e-3) return value.toExponential(2);
   return digits(value);
 }

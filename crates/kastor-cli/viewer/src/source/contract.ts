@@ -5,6 +5,8 @@
 export interface Overview {
   format: number;
   live: boolean;
+  /** Grows with a capture that is being written. */
+  version?: number;
   captures: Capture[];
 }
 
@@ -17,10 +19,13 @@ export interface Capture {
   scopes: number;
   failed: number;
   metrics: number;
-  missingEvents: number;
+  /** Null where only the index was read. */
+  missingEvents: number | null;
   damagedPlaces: number;
   tornBytes: number;
   isIndexOnly: boolean;
+  /** What is missing, in words. */
+  missing?: string | null;
   processes: Process[];
   lanes: Lane[];
 }
@@ -81,6 +86,8 @@ export interface TimelineColumns {
   /** The range was so large that only the index of blocks was read. */
   isDensity: boolean;
   truncated: boolean;
+  /** Lanes that came about in what was read of a capture of which only the index is known. */
+  moreLanes?: Lane[];
 }
 
 /** Sums by path, in columns. */
@@ -131,8 +138,9 @@ export interface Series {
   name: string;
   labels: Record<string, string>;
   type: "counter" | "gauge" | "histogram" | "event";
-  unit: string;
-  help: string;
+  /** Null where nobody said. */
+  unit: string | null;
+  help: string | null;
   calls: number;
   sum: number | null;
   last: number | null;

@@ -1,6 +1,7 @@
 // The names at the left of the lanes: elements, made for what is seen, that fold their lane.
 
 import { element } from "../parts/dom";
+import { neutral } from "../model/text";
 import { count } from "../model/units";
 import type { Item, Layout } from "./layout";
 
@@ -31,7 +32,7 @@ export class LaneLabels {
 
   private made(item: Item): HTMLElement {
     if (item.kind === "track") {
-      return element("div", { class: "label track", title: item.series.help || item.name }, [
+      return element("div", { class: "label track", title: neutral(item.series.help ?? "") || item.name }, [
         element("span", { class: "name", text: item.name }),
         element("span", { class: "note", text: item.series.type }),
       ]);
@@ -40,7 +41,7 @@ export class LaneLabels {
     const note = isLane ? laneNote(item) : item.note;
     const made = element("button", {
       type: "button",
-      class: isLane ? "label lane" : "label heading",
+      class: !isLane ? "label heading" : item.rows === 1 ? "label lane short" : "label lane",
       title: `${item.name}\n${note}`,
       "aria-expanded": String(!item.isFolded),
     }, [

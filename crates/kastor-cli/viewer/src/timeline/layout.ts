@@ -26,8 +26,22 @@ export class Layout {
   readonly places = new Map<number, number>();
   /** Levels that were seen in boxes, where more than the overview knew of. */
   private readonly seen = new Map<number, number>();
+  private readonly more = new Map<number, Lane>();
   private readonly folded = new Set<string>();
   private readonly unfolded = new Set<string>();
+
+  /** A lane that the overview does not have; true if it is new. */
+  seeLane(lane: Lane): boolean {
+    if (this.more.has(lane.id)) return false;
+    this.more.set(lane.id, lane);
+    return true;
+  }
+
+  /** Another capture: what was seen of the last one means nothing. */
+  forget(): void {
+    this.more.clear();
+    this.seen.clear();
+  }
 
   /** A box on this level was seen; true if the layout has to be made anew. */
   see(lane: number, levels: number): boolean {
@@ -62,7 +76,7 @@ export class Layout {
       top += item.height;
     };
     const byProcess = new Map<number, Lane[]>();
-    for (const lane of capture.lanes) {
+    for (const lane of inOrder([...capture.lanes, ...this.more.values()])) {
       const lanes = byProcess.get(lane.process);
       if (lanes === undefined) byProcess.set(lane.process, [lane]);
       else lanes.push(lane);
@@ -84,7 +98,7 @@ export class Layout {
     if (series.length > 0) {
       const key = "tracks";
       const isFolded = this.folded.has(key);
-      const note = `${series.length} ${series.length === 1 ? "series" : "series"}`;
+      const note = `${series.length} over time`;
       add({ kind: "heading", key, top, height: HEADING, name: "Metrics", note, isFolded });
       if (!isFolded) {
         for (const one of series) {
@@ -121,6 +135,26 @@ export class Layout {
       isFolded: rows < levels,
     });
   }
+}
+
+const byName = new Intl.Collator("en", { numeric: true });
+
+/** The main thread first, the others by name, each followed by its tasks. */
+function inOrder(lanes: readonly Lane[]): Lane[] {
+  const names = new Map<string, string>();
+  const threadOf = (lane: Lane): string => `${lane.process} ${lane.thread}`;
+  for (const lane of lanes) {
+    if (lane.kind === "thread") names.set(threadOf(lane), lane.name);
+  }
+  const rank = (lane: Lane): [number, string] => {
+    const name = names.get(threadOf(lane)) ?? lane.name;
+    return [name === "main" ? 0 : 1, name];
+  };
+  const ranked = lanes.map((lane, at) => ({ lane, at, rank: rank(lane) }));
+  ranked.sort((one, other) =>
+    one.lane.process - other.lane.process || one.rank[0] - other.rank[0] || byName.compare(one.rank[1], other.rank[1]) ||
+    byName.compare(threadOf(one.lane), threadOf(other.lane)) || one.at - other.at);
+  return ranked.map(({ lane }) => lane);
 }
 
 export function laneName(lane: Lane): string {

@@ -3,7 +3,7 @@
 // One question is under way at a time. What is asked for is wider than what is seen, so that a movement shows boxes
 // before the next answer is there.
 
-import type { Arrow, TimelineColumns } from "../source/contract";
+import type { Arrow, Lane, TimelineColumns } from "../source/contract";
 import type { Range } from "../source/source";
 import type { Viewer } from "../model/viewer";
 import { Boxes } from "./boxes";
@@ -13,6 +13,7 @@ export interface Tile extends Range {
   arrows: Arrow[];
   isDensity: boolean;
   truncated: boolean;
+  moreLanes: readonly Lane[];
   /** Pixels a nanosecond it was made for. */
   fineness: number;
   /** Every box is one scope: closer cannot show more. */
@@ -107,7 +108,7 @@ function made(columns: TimelineColumns, range: Range, pixels: number): Tile {
   }
   const { isDensity, truncated } = columns;
   const arrows = columns.arrows ?? [];
-  return { ...range, lanes, arrows, isDensity, truncated, fineness: pixels / (range.to - range.from), isExact };
+  return { ...range, lanes, arrows, isDensity, truncated, moreLanes: columns.moreLanes ?? [], fineness: pixels / (range.to - range.from), isExact };
 }
 
 function message(error: unknown): string {

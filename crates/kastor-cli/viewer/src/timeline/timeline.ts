@@ -91,7 +91,7 @@ export class Timeline implements View, Gestures {
       this.relayout(true);
     });
     this.tiles = new Tiles(viewer, () => this.arrived());
-    this.tracks = new Tracks(viewer, () => this.surface.request());
+    this.tracks = new Tracks(viewer, () => this.trackArrived());
     this.surface = new Surface((context, width, height) => this.paint(context, width, height), this.canvas, lanesBox, () => this.relayout());
     this.ruler = new Surface((context, width, height) => this.paintRuler(context, width, height), rulerCanvas, rulerBox);
     this.minimap = new Minimap(mapBox, mapCanvas, this.camera, () => this.moved());
@@ -109,6 +109,7 @@ export class Timeline implements View, Gestures {
     if (isAll || changed.has("capture")) {
       this.camera.bound(capture.durationNs);
       this.laidOut = "";
+      this.layout.forget();
       void this.learn();
     }
     if (isAll || changed.has("capture") || changed.has("from") || changed.has("to")) this.follow();
@@ -326,6 +327,9 @@ export class Timeline implements View, Gestures {
     const { whole, detail } = this.tiles;
     for (const tile of [whole, detail]) {
       if (tile === null || tile.isDensity) continue;
+      for (const lane of tile.moreLanes) {
+        if (this.layout.seeLane(lane)) this.laidOut = "";
+      }
       for (const [lane, boxes] of tile.lanes) {
         if (this.layout.see(lane, boxes.levels)) this.laidOut = "";
       }
@@ -333,6 +337,16 @@ export class Timeline implements View, Gestures {
     this.relayout();
     this.request();
     if (whole !== null) this.placeSelected();
+  }
+
+  /** A series with a single value has no course to draw: the view of metrics shows it. */
+  private trackArrived(): void {
+    const drawn = this.series.filter((one) => !this.tracks.isFlat(one.id));
+    if (drawn.length < this.series.length) {
+      this.series = drawn;
+      this.relayout(true);
+    }
+    this.surface.request();
   }
 
   /** A scope that was chosen elsewhere, or that the address names, is brought into sight. */
@@ -430,7 +444,7 @@ export class Timeline implements View, Gestures {
       this.tooltip.hide();
       return;
     }
-    this.tooltip.show(left, top, item.name, [["value", quantity(value, item.series.unit)], ["at", position(time)]], neutral(item.series.help));
+    this.tooltip.show(left, top, item.name, [["value", quantity(value, item.series.unit)], ["at", position(time)]], neutral(item.series.help ?? ""));
   }
 
   // What is drawn.

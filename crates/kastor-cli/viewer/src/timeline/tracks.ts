@@ -17,6 +17,7 @@ type Track = Extract<Item, { kind: "track" }>;
 
 export class Tracks {
   private readonly known = new Map<number, Known>();
+  private readonly flat = new Set<number>();
   private readonly asking = new Set<number>();
   private readonly labels = new Labels();
   private key = "";
@@ -30,6 +31,11 @@ export class Tracks {
       if (item.top - scrollTop > height) break;
       if (item.kind === "track") this.track(context, scene, item);
     }
+  }
+
+  /** Whether the whole of a series is known, and is less than two values. */
+  isFlat(series: number): boolean {
+    return this.flat.has(series);
   }
 
   /** The value of a series at a time. */
@@ -125,6 +131,7 @@ export class Tracks {
       this.key = key;
       this.known.clear();
       this.asking.clear();
+      this.flat.clear();
     }
     const known = this.known.get(series) ?? null;
     const fineness = width / (range.to - range.from);
@@ -142,6 +149,7 @@ export class Tracks {
     try {
       const points = await this.viewer.source.points({ capture: this.viewer.capture.index, series, pixels, ...range });
       if (key !== this.key) return;
+      if (points.t.length < 2 && range.from <= 0 && range.to >= this.viewer.capture.durationNs) this.flat.add(series);
       const isAll = points.t.length < pixels / 4;
       this.known.set(series, { points, ...range, fineness: isAll ? Infinity : pixels / (range.to - range.from) });
     } catch (error) {
