@@ -20,15 +20,10 @@ use std::{
 };
 
 const USAGE: &str = "\
-<<<<<<< HEAD
-cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
+cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, viewer, MSRV
 cargo xtask test [--deep | --python]   every test; --deep adds long histories, kill loops, fuzzing, Miri, sanitizers; --python: these alone
 cargo xtask test --deep models|histories|delivery|fuzz|miri|address|thread
                                        one of the deep parts alone
-=======
-cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, viewer, MSRV
-cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
->>>>>>> view-ui
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]
                                        builds bench/ and runs it with these arguments

@@ -50,13 +50,10 @@ pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
         ("trace", trace::checks),
         ("prometheus", prometheus::checks),
         ("otlp", otlp::checks),
-<<<<<<< HEAD
         ("deadlines", deadlines::checks),
         ("disk", disk::checks),
         ("fleet", fleet::checks),
-=======
         ("viewer", viewer::checks),
->>>>>>> view-ui
     ];
     if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
         let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
