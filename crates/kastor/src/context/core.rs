@@ -360,6 +360,10 @@ impl Sink for Context {
         counted.timings + counted.metrics
     }
 
+    fn absorb_metrics(&self, metrics: u64) {
+        self.metrics.fetch_add(metrics, Relaxed);
+    }
+
     fn takes_deliveries(&self) -> bool {
         !self.workers.is_empty()
     }
