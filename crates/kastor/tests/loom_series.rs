@@ -8,6 +8,9 @@
 #[path = "../src/aggregate/cell.rs"]
 #[allow(dead_code, reason = "the models use what adds and sums")]
 mod cell;
+#[path = "../src/escape.rs"]
+#[allow(dead_code, reason = "the models print nothing")]
+mod escape;
 #[path = "../src/health.rs"]
 #[allow(dead_code, missing_docs, reason = "the models use what counts")]
 mod health;

@@ -47,6 +47,7 @@ fn context() -> (Telemetry, Lines) {
 /// "An existing context never changes its mind because the environment changed; a run-time switch is a method call."
 #[test]
 #[cfg_attr(miri, ignore = "starts a process")]
+#[expect(clippy::disallowed_methods, reason = "in a process of its own, where nobody else reads the environment")]
 fn a_context_does_not_change_its_mind_when_the_environment_does() {
     const TEST: &str = "a_context_does_not_change_its_mind_when_the_environment_does";
     const ALONE: &str = "KASTOR_TEST_ALONE";
@@ -265,4 +266,32 @@ fn what_was_recorded_before_the_last_handle_went_arrives() {
     .join()
     .unwrap();
     assert_eq!(ended.recv_timeout(LONG), Ok(7));
+}
+
+/// "No data race", on the hot paths' own stores, which no model includes. Nothing orders the two threads but the records'
+/// publication: Miri and the thread sanitizer see whoever reads what was not published.
+#[test]
+fn what_is_read_while_another_thread_records_is_whole() {
+    const TIMES: u64 = if cfg!(miri) { 8 } else { 20_000 };
+    let recording = Recording::new(64 << 20);
+    let tele = Telemetry::builder().reporter(background(recording.clone()).on_full(OnFull::Wait(LONG))).build();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let _current = tele.override_current();
+            for n in 0..TIMES {
+                let _outer = scope!("outer");
+                metric!("plain", n);
+                metric!("with", n, kind = "x");
+                drop(scope!("inner", n = n));
+            }
+        });
+        while tele.stats().emitted() < 4 * TIMES {
+            thread::yield_now();
+        }
+    });
+    assert!(tele.flush(LONG).is_complete());
+    let report = tele.report();
+    let calls = |path| report.scope(path).map(|scope| scope.calls());
+    assert_eq!((calls("outer"), calls("outer.inner")), (Some(TIMES), Some(TIMES)));
+    assert_eq!((recording.len(), recording.dropped()), (4 * TIMES, 0));
 }
