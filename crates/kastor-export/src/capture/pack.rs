@@ -21,7 +21,7 @@
 //!
 //! Before the first record of a block everything is zero. Heads that were used move to the front of the three.
 
-use super::record::{Extent, ITEMS, RECORD_BYTES};
+use super::record::{Extent, ITEMS, RECORD_BYTES, is_plain_head};
 
 /// More than what a record takes without its rest.
 const MOST_BYTES: usize = 64;
@@ -111,10 +111,10 @@ impl Before {
 
     #[inline(always)]
     fn numbers_of(&self, record: &Fixed) -> u8 {
-        let is_next = record.span == self.span.wrapping_add(1);
-        if is_next && record.parent == self.parent && record.root == self.root {
+        let apart = record.span ^ self.span.wrapping_add(1);
+        if apart | (record.parent ^ self.parent) | (record.root ^ self.root) == 0 {
             SIBLING
-        } else if is_next && record.parent == 0 && record.root == record.span {
+        } else if apart | record.parent | (record.root ^ record.span) == 0 {
             ROOT
         } else if record.span == self.parent && record.parent == 0 && record.root == self.root {
             PARENT
@@ -133,14 +133,34 @@ pub(super) fn pack(records: &[u8], stops_at_items: bool, to: &mut Vec<u8>) -> Op
         to.resize(most_bytes + MOST_BYTES, 0);
     }
     let (mut extent, mut before, mut left, mut at) = (Extent::NOTHING, Before::default(), records, 0);
+    let mut is_plain = false;
     while let Some((fixed, behind)) = left.split_first_chunk::<RECORD_BYTES>() {
         let record = Fixed::of(fixed);
+        // 1. One like the last: nothing behind it, and all that is left of it goes into a word.
+        if is_plain && record.head == before.heads[0] {
+            let numbers = before.numbers_of(&record);
+            let start = zigzag(record.start.wrapping_sub(before.end));
+            if numbers != FOLLOWS && start <= 0xffff && record.duration <= 0xffff {
+                let (duration_code, start_code) = (u8::from(record.duration > 0xff), u8::from(start > 0xff));
+                let control = numbers << 2 | duration_code << 4 | start_code << 6;
+                let word =
+                    u64::from(control) | u64::from(record.duration) << 8 | start << (16 + 8 * u32::from(duration_code));
+                to.get_mut(at..at + 8)?.copy_from_slice(&word.to_le_bytes());
+                at += 3 + usize::from(duration_code) + usize::from(start_code);
+                extent.add_plain(record.duration, record.start);
+                before.advance(&record);
+                left = behind;
+                continue;
+            }
+        }
+        // 2. Any other.
         let (rest, behind) = behind.split_at_checked(record.rest_bytes()?)?;
         left = behind;
         if stops_at_items && (record.head >> 32) as u8 & ITEMS != 0 {
             return None;
         }
         extent.add(record.head, record.duration, record.start, rest);
+        is_plain = is_plain_head(record.head);
         if at + rest.len() > most_bytes {
             return None;
         }

@@ -63,6 +63,12 @@ pub(super) struct Extent {
     pub(super) has_items: bool,
 }
 
+/// Whether a record that begins with this word is a scope that succeeded, and nothing but its fixed part.
+pub(super) fn is_plain_head(head: u64) -> bool {
+    let (flags, kind, words) = ((head >> 32) as u8, (head >> 40) as u8, head >> 48);
+    kind == TIMING && flags & (flag::FAILED | flag::LONG | flag::ITEMS) == 0 && words == RECORD_BYTES as u64 / 8
+}
+
 impl Extent {
     /// Of no records yet.
     pub(super) const NOTHING: Self =
@@ -88,6 +94,16 @@ impl Extent {
         self.records += 1;
         self.has_items |= flags & flag::ITEMS != 0;
         self.failures += u32::from(is_timing && flags & flag::FAILED != 0);
+        self.first_tick = self.first_tick.min(start);
+        self.last_tick = self.last_tick.max(start.saturating_add(duration));
+        self.longest_ticks = self.longest_ticks.max(duration);
+    }
+
+    /// One more record whose first word is a plain one.
+    #[inline(always)]
+    pub(super) fn add_plain(&mut self, duration: u32, start: u64) {
+        let duration = u64::from(duration);
+        self.records += 1;
         self.first_tick = self.first_tick.min(start);
         self.last_tick = self.last_tick.max(start.saturating_add(duration));
         self.longest_ticks = self.longest_ticks.max(duration);
