@@ -71,7 +71,7 @@ fn wire() {
             let otlp = Otlp::new(config(&server.url()).compression(compression)).expect("a good configuration");
             let tele = Telemetry::builder().reporter(otlp).build();
             let _current = tele.override_current();
-            (0..events / TRACE_EVENTS).for_each(|number| drop(trace(number * TRACE_EVENTS)));
+            (0..events / TRACE_EVENTS).for_each(|number| _ = trace(number * TRACE_EVENTS));
             assert!(tele.flush(PATIENCE).is_complete(), "{}", tele.stats());
             assert_eq!(of_reporter(&tele).delivered(), events, "{}", tele.stats());
             let bytes = |path: &str| -> usize {
