@@ -138,7 +138,7 @@ impl<'a> Timing<'a> {
         Items(self.record.items())
             .filter(|item| item.tag == tag::DROPPED)
             .map(|item| item.payload.first().copied().unwrap_or(0))
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// The trace that the scope belongs to; never zero.
