@@ -73,7 +73,7 @@ fn telemetry(writer: &str, folder: &Path) -> Option<Telemetry> {
             let config = OtlpConfig::new("http://127.0.0.1:9").retry(retry).without_metrics().spool(spool);
             builder.reporter(Otlp::new(config.max_request_events(50)).ok()?)
         }
-        "json-lines" => builder.reporter(JsonLines::create(folder.join("events.jsonl")).ok()?.rotate(32 << 10, 100)),
+        "json-lines" => builder.reporter(JsonLines::create(folder.join("events.jsonl")).ok()?.rotate(32 << 10, 9)),
         "chrome" => {
             builder.reporter(chrome::Chrome::create(folder.join("trace.json"), chrome::Config::default()).ok()?)
         }
@@ -212,6 +212,9 @@ fn numbers_in(request: &ExportTraceServiceRequest) -> Vec<u64> {
 /// What was cut in the middle of a batch lacks its end, as the format allows.
 fn in_chrome(file: &Path) -> HashSet<u64> {
     let text = fs::read_to_string(file).unwrap_or_default();
+    if text.is_empty() {
+        return HashSet::new();
+    }
     let whole = serde_json::from_str::<serde_json::Value>(&text)
         .or_else(|_| serde_json::from_str(&format!("{}]", text.trim_end().trim_end_matches(','))));
     let events = whole.unwrap_or_else(|error| panic!("{error} in {text}"));

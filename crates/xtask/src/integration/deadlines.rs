@@ -68,6 +68,8 @@ fn command(program: &Path, fault: &str, folder: &Path, arguments: &[&str]) -> Re
              s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"127.0.0.1\", 53))\n\
              print(\"bound\", flush=True); time.sleep(60)' > \"$KASTOR_FULL_FOLDER/bound\" &\n\
              until grep -q bound \"$KASTOR_FULL_FOLDER/bound\"; do kill -0 $! || exit 77; sleep 0.01; done\n\
+             case \"$*\" in *inside*) timeout 0.5 getent ahosts collector.example.org; \
+             [ $? = 124 ] || { echo a name is found, or is refused at once; exit 1; };; esac\n\
              \"$@\"; status=$?; kill $!; exit $status"
         }
         _ => {
