@@ -75,7 +75,7 @@ def test_a_failing_background_reporter_is_contained_and_left_out_and_all_is_coun
     assert (reporter["delivered"], reporter["queued"]) == (0, 0)
     assert (reporter["failures"], reporter["is_suspended"]) == (5, True)
     # The first three with a traceback, the fourth, and the fifth with which it is left out.
-    assert [record.exc_info is not None for record in caplog.records] == [True, True, True, False, False]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True, True, False, False]
     assert "left out" in caplog.records[-1].getMessage()
     tele.shutdown(10)
 
