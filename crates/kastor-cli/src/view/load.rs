@@ -117,7 +117,7 @@ impl Loader {
                 let origins = (0..).zip(&self.blocks).map(|(number, block)| (block.first_record, number)).collect();
                 Content::Scopes(Scopes::new(raws, origins, threads, &paths))
             }
-            None => Content::Windows(Windows::default()),
+            None => Content::Windows(Windows::new(self.most_scopes)),
         };
         Capture::new(Parts {
             label: label(&self.given),
