@@ -23,6 +23,7 @@ pub(crate) fn check(root: &Path) -> ExitCode {
     steps.ask("core dependencies", |root| Packages::read(root)?.core_is_small());
     steps.ask("file lengths", length::files_stay_readable);
     steps.run("layering", cargo(&["test", "--quiet", "--package", "kastor", "--test", "layering"]));
+    crate::viewer::check(&mut steps);
     oldest_compiler(&mut steps, root);
     steps.finish()
 }

@@ -16,6 +16,7 @@ mod place;
 mod prometheus;
 mod servers;
 mod trace;
+mod viewer;
 
 use std::{
     path::Path,
@@ -36,6 +37,7 @@ pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
         ("trace", trace::checks),
         ("prometheus", prometheus::checks),
         ("otlp", otlp::checks),
+        ("viewer", viewer::checks),
     ];
     if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
         let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
