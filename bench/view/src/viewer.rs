@@ -207,7 +207,9 @@ impl Browser {
             other => other.as_f64(),
         };
         let needed = |name: &str| number(name).ok_or_else(|| format!("the browser measured no {name}: {line}"));
-        let problems = needed("pageErrors")? + needed("cspViolations")? + number("requests").unwrap_or(0.0);
+        // A page that is served asks its server; one from disk asks nobody.
+        let requests = if address.starts_with("file:") { needed("requests")? } else { 0.0 };
+        let problems = needed("pageErrors")? + needed("cspViolations")? + requests;
         if problems > 0.0 {
             println!("the browser: {line}");
         }

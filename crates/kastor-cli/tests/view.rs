@@ -6,14 +6,18 @@ mod common;
 #[path = "common/viewer.rs"]
 mod viewer;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use captures::{START_NS, pass, recorded};
 use common::{kastor, transcript};
 use kastor::{MockClock, Telemetry, count, gauge, histogram, metric, scope};
 use kastor_export::capture::Capture;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use viewer::Viewer;
 
@@ -340,6 +344,80 @@ fn the_trace_for_perfetto_is_the_one_that_convert_writes() {
     let part = viewer.get("/api/perfetto?filter=parse").body;
     let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(has(&converted, "timeout") && !has(&part, "timeout") && has(&part, "parse"));
+}
+
+/// What stands between two texts.
+fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before}"));
+    rest.split_once(after).unwrap_or_else(|| panic!("no {after}")).0
+}
+
+fn unpacked(packed: &Value) -> Vec<u8> {
+    let bytes = STANDARD.decode(packed.as_str().unwrap()).unwrap();
+    let mut content = Vec::new();
+    flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut content).unwrap();
+    content
+}
+
+#[test]
+fn one_file_holds_everything_and_allows_nothing_but_itself() {
+    let (kept, base) = (Kept::of(pipeline), Kept::of(pipeline));
+    let (file, base) = (kept.file.to_str().unwrap(), base.file.to_str().unwrap());
+    let to = kept.file.with_extension("html");
+    let made = transcript(&mut kastor(&["view", file, "--base", base, "--html", to.to_str().unwrap()]));
+    assert_eq!((made.code, &*made.stdout, &*made.stderr), (Some(0), "", ""));
+    let page = std::fs::read_to_string(&to).unwrap();
+
+    let policy = between(&page, "http-equiv=\"Content-Security-Policy\" content=\"", "\"");
+    let hash = |content: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(content)));
+    let style = between(&page, "<style>", "</style>");
+    let script = page.rsplit_once("\n<script>").unwrap().1.rsplit_once("</script>").unwrap().0;
+    assert_eq!(
+        policy,
+        format!(
+            "default-src 'none'; script-src {}; style-src {}; img-src data:; base-uri 'none'; form-action 'none'",
+            hash(script),
+            hash(style)
+        )
+    );
+    assert_eq!(page.matches("<script").count() - script.matches("<script").count(), 2, "data and script");
+    for outside in ["<script src", "<link rel=\"stylesheet\"", "@import", "url(http"] {
+        assert!(!page.replace(script, "").contains(outside), "{outside}");
+    }
+
+    let data: Value = serde_json::from_str(between(&page, "id=\"kastor-data\">", "</script>")).unwrap();
+    let viewer = Viewer::start(&[file, "--base", base]);
+    assert_eq!(data["overview"], viewer.json("/api/overview"));
+    assert_eq!(data["diff"], viewer.json("/api/diff"));
+    let capture = &data["captures"][0];
+    assert_eq!(capture["tree"], viewer.json("/api/tree"));
+    assert_eq!(capture["paths"], viewer.json("/api/paths"));
+    assert_eq!(capture["series"], viewer.json("/api/metrics")["series"]);
+    let scopes = &capture["scopes"];
+    let (count, traces) = (scopes["count"].as_u64().unwrap() as usize, scopes["traceCount"].as_u64().unwrap() as usize);
+    assert_eq!((count, traces, &scopes["rows"]), (8, 2, &json!([[0, 0, 2], [0, 1, 6]])));
+    let table = unpacked(&scopes["table"]);
+    assert_eq!(table.len(), count * 41 + traces * 16);
+    let column = |number: usize| -> Vec<u32> {
+        let bytes = &table[number * count * 4..(number + 1) * count * 4];
+        bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    assert_eq!(column(0), [0, 9_000, 1_000, 1_000, 2_000, 6_000, 1_000, 2_000], "starts, from one to the next");
+    assert_eq!(column(2), [9_000, 10_000, 1_000, 2_000, 5_000, 1_000, 2_000, 6_000], "durations");
+    let mut parent = 0_u32;
+    let parents: Vec<u32> = column(5)
+        .into_iter()
+        .map(|step| {
+            parent = parent.wrapping_add(step);
+            parent
+        })
+        .collect();
+    assert_eq!(parents, [0, 0, 1, 1, 1, 2, 2, 2]);
+    assert_eq!(column(6), [0, 0, 1, 1, 1, 1, 1, 1], "depths");
+    assert_eq!(table[count * 40..count * 41], [0, 0, 0, 0, 0, 0, 0, 1], "the last failed");
+    let details = String::from_utf8(unpacked(&scopes["details"])).unwrap();
+    let last: Value = serde_json::from_str(details.lines().last().unwrap()).unwrap();
+    assert_eq!((&last[0], &last[1], &last[2][0]), (&json!(7), &json!("timeout"), &json!(["job", "text", "a | b"])));
 }
 
 #[test]

@@ -184,6 +184,16 @@ fn blocks_that_reach_in_from_afar_give_way_and_the_answer_says_so() {
     assert!(sum(&near["lanes"][0]["count"]) <= 100);
 }
 
+#[test]
+fn one_file_of_more_scopes_than_are_kept_in_memory_is_refused() {
+    let kept = kept();
+    let to = kept.file.with_extension("html");
+    let captures = state(&kept.file, 150).captures();
+    let refused = super::html::write(&[&captures[0]], &to).unwrap_err().to_string();
+    assert!(refused.contains("800 events are too many") && refused.contains("without --html"), "{refused}");
+    assert!(!to.exists());
+}
+
 /// Scopes of two threads at random: nested, in turns, from elsewhere, without length.
 fn random_scopes(seed: u64) -> Vec<Raw> {
     let mut state = seed | 1;
