@@ -256,7 +256,8 @@ impl Loader {
                 Record::Metric(metric) => {
                     let place = numbers.place(metric.path_id(), block.tables(), &mut self.paths);
                     let value = value_number(&metric.value());
-                    self.metrics.add_event(process, &self.paths.text(place), metric.unix_ns(), value);
+                    let paths = &self.paths;
+                    self.metrics.add_event((process, place), || paths.text(place), metric.unix_ns(), value);
                 }
             }
         }
