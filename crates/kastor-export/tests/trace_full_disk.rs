@@ -19,7 +19,7 @@ fn a_chrome_trace_that_may_not_grow_is_whole_json_after_every_batch() {
         }
         let tele = Telemetry::builder().reporter(Chrome::create(&path, Config::default()).unwrap()).build();
         for turn in 0..60 {
-            drop(scope!(tele, "job", turn = turn, text = "a".repeat(100)));
+            drop(scope!(tele, "job", turn = turn, text = "a".repeat(100).as_str()));
             tele.flush(LONG);
             let text = std::fs::read_to_string(&path).unwrap();
             let events: serde_json::Value = serde_json::from_str(&text).unwrap();

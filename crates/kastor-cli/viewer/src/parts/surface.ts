@@ -1,8 +1,9 @@
 // A canvas that fills its element, sharp on every screen, drawn at most once a frame and only when asked to.
 
-/** How long the page's own drawing took, by frame, newest last: for whoever measures. */
+/** How long the page's own drawing took, by frame, all canvases together, newest last: for whoever measures. */
 export const drawTimes: number[] = [];
 const MOST_TIMES = 10_000;
+let newestFrame = -1;
 
 export type Draw = (context: CanvasRenderingContext2D, width: number, height: number) => void;
 
@@ -28,9 +29,9 @@ export class Surface {
   /** Draws with the next frame. */
   request(): void {
     if (this.frame !== 0) return;
-    this.frame = requestAnimationFrame(() => {
+    this.frame = requestAnimationFrame((time) => {
       this.frame = 0;
-      this.now();
+      this.now(time);
     });
   }
 
@@ -47,16 +48,26 @@ export class Surface {
     this.canvas.height = Math.round(height * scale);
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
-    this.now(); // a canvas of a new size is empty: no frame may show that
+    this.now(performance.now()); // a canvas of a new size is empty: no frame may show that
     return true;
   }
 
-  private now(): void {
+  private now(frame: number): void {
     if (this.width === 0 || !this.canvas.isConnected) return;
     const started = performance.now();
     this.context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     this.draw(this.context, this.width, this.height);
-    drawTimes.push(performance.now() - started);
-    if (drawTimes.length > MOST_TIMES) drawTimes.splice(0, MOST_TIMES / 10);
+    remember(frame, performance.now() - started);
   }
+}
+
+/** Canvases that are drawn for the same frame of the screen are told its time alike. */
+function remember(frame: number, ms: number): void {
+  if (frame === newestFrame && drawTimes.length > 0) {
+    drawTimes[drawTimes.length - 1]! += ms;
+    return;
+  }
+  newestFrame = frame;
+  drawTimes.push(ms);
+  if (drawTimes.length > MOST_TIMES) drawTimes.splice(0, MOST_TIMES / 10);
 }

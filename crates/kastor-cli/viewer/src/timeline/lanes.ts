@@ -15,6 +15,8 @@ import type { Tile, Tiles } from "./tiles";
 const LEAST_WIDTH = 1;
 /** A box from this width on ends a pixel early, so that neighbours stay apart. */
 const APART_FROM = 4;
+/** Narrow failures closer together than this are one mark. */
+const FAILURE_GAP = 3;
 const LABEL_FROM = 26;
 const MOST_LABELS = 1500;
 const INSET = 1;
@@ -86,7 +88,10 @@ export class LanePainter {
     this.names(context, scene);
   }
 
-  /** The boxes of a level between two times. Boxes that touch and look alike become one rectangle. */
+  /**
+   * The boxes of a level between two times. Boxes that touch and look alike become one rectangle; of those that begin
+   * in the same pixel of the screen the first is drawn. So a row costs no more than its pixels, whatever is in it.
+   */
   private row(
     scene: Scene, boxes: Boxes, level: number, y: number, from: number, to: number,
     faint: number, failed: number, hatched: number,
@@ -99,9 +104,12 @@ export class LanePainter {
     const height = ROW - INSET * 2;
     const top = y;
     const stop = boxes.begins[level + 1]!;
+    const { scale } = scene;
     let runColour = -1;
     let runFrom = 0;
     let runTo = 0;
+    let lastPixel = -1e9;
+    let failedTo = -1e9;
     for (let at = boxes.firstAfter(level, from); at < stop; at += 1) {
       const begins = start[at]!;
       if (begins >= to) break;
@@ -109,12 +117,17 @@ export class LanePainter {
       const ends = end[at]!;
       let right = ((ends > to ? to : ends) - origin) * pixels;
       const isNarrow = right - left < APART_FROM;
+      const isFailed = failures[at]! > 0;
+      if (isNarrow) {
+        const pixel = Math.floor(left * scale);
+        if (pixel === lastPixel && (right - left) * scale < 1 && !(isFailed && left >= failedTo)) continue;
+        lastPixel = pixel;
+      }
       if (right - left < LEAST_WIDTH) right = left + LEAST_WIDTH;
       else if (!isNarrow) right -= 1;
       if (left < -1) left = -1;
       if (right > width + 1) right = width + 1;
       const number = path[at]!;
-      const isFailed = failures[at]! > 0;
       const isOut = matches !== null && (number < 0 || matches[number] === 0);
       const colour = isOut ? faint : isFailed && count[at]! <= 1 ? failed : this.fill(number);
       if (isNarrow && colour === runColour && left <= runTo + 0.5) {
@@ -134,7 +147,8 @@ export class LanePainter {
           }
         }
       }
-      if (isFailed && !isOut) {
+      if (isFailed && !isOut && (!isNarrow || left >= failedTo)) {
+        failedTo = isNarrow ? left + FAILURE_GAP : right;
         const shown = Math.max(right - left, 2);
         if (count[at]! > 1) {
           brush.add(failed, left, top + height * 0.5, shown, height * 0.5);

@@ -15,6 +15,7 @@ export class Minimap {
   private durationNs = 1;
   private busy: Float32Array = new Float32Array(0);
   private failed: Uint8Array = new Uint8Array(0);
+  private drawn: HTMLCanvasElement | null = null;
   private marking: { from: number; to: number } | null = null;
 
   constructor(box: HTMLElement, canvas: HTMLCanvasElement, private readonly camera: Camera, private readonly onMove: () => void) {
@@ -23,6 +24,7 @@ export class Minimap {
   }
 
   show(tile: Tile | null, durationNs: number, palette: Palette): void {
+    if (palette !== this.palette) this.drawn = null;
     const isNew = tile !== this.tile || durationNs !== this.durationNs;
     this.tile = tile;
     this.durationNs = Math.max(durationNs, 1);
@@ -33,6 +35,7 @@ export class Minimap {
 
   /** Adds up how much of each pixel the outermost scopes fill. */
   private add(): void {
+    this.drawn = null;
     const width = Math.max(Math.ceil(this.surface.width), 1);
     this.busy = new Float32Array(width);
     this.failed = new Uint8Array(width);
@@ -54,6 +57,28 @@ export class Minimap {
   private paint(context: CanvasRenderingContext2D, width: number, height: number): void {
     const { palette } = this;
     if (palette === null) return;
+    this.drawn ??= this.draw(palette, width, height);
+    if (this.drawn !== null) context.drawImage(this.drawn, 0, 0, width, height);
+    const from = (this.camera.from / this.durationNs) * width;
+    const to = (this.camera.to / this.durationNs) * width;
+    this.window(context, width, height, from, to);
+    if (this.marking !== null) {
+      context.fillStyle = palette.selection;
+      context.globalAlpha = 0.2;
+      context.fillRect(this.marking.from, 0, this.marking.to - this.marking.from, height);
+      context.globalAlpha = 1;
+    }
+  }
+
+  /** What does not change with every frame, as a picture. */
+  private draw(palette: Palette, width: number, height: number): HTMLCanvasElement | null {
+    const picture = document.createElement("canvas");
+    const { scale } = this.surface;
+    picture.width = Math.max(1, Math.round(width * scale));
+    picture.height = Math.max(1, Math.round(height * scale));
+    const context = picture.getContext("2d", { alpha: false });
+    if (context === null) return null;
+    context.scale(scale, scale);
     context.fillStyle = palette.band;
     context.fillRect(0, 0, width, height);
     const most = Math.max(1e-9, this.busy.reduce((one, other) => Math.max(one, other), 0));
@@ -77,15 +102,7 @@ export class Minimap {
       context.fillStyle = hatch(context, palette.failureLine, this.surface.scale);
       context.fillRect(x - 1, 0, 3, 5);
     }
-    const from = (this.camera.from / this.durationNs) * width;
-    const to = (this.camera.to / this.durationNs) * width;
-    this.window(context, width, height, from, to);
-    if (this.marking !== null) {
-      context.fillStyle = palette.selection;
-      context.globalAlpha = 0.2;
-      context.fillRect(this.marking.from, 0, this.marking.to - this.marking.from, height);
-      context.globalAlpha = 1;
-    }
+    return picture;
   }
 
   private window(context: CanvasRenderingContext2D, width: number, height: number, from: number, to: number): void {
