@@ -46,7 +46,7 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .with_state(state)
 }
 
-type Parameters = HashMap<String, String>;
+pub(super) type Parameters = HashMap<String, String>;
 
 async fn api(
     Held(state): Held<Arc<State>>,
@@ -84,7 +84,7 @@ impl From<Failure> for Refused {
 }
 
 impl Refused {
-    fn response(self) -> Response {
+    pub(super) fn response(self) -> Response {
         match self {
             Self::Wrong(message) => refusal(StatusCode::BAD_REQUEST, &message),
             Self::Unknown(message) => refusal(StatusCode::NOT_FOUND, &message),
@@ -97,7 +97,8 @@ impl Refused {
     }
 }
 
-fn answer(state: &State, what: &str, parameters: &Parameters) -> Result<Response, Refused> {
+/// The answer to a question.
+pub(super) fn answer(state: &State, what: &str, parameters: &Parameters) -> Result<Response, Refused> {
     let question = Question { state, parameters };
     match what {
         "overview" => {
@@ -159,7 +160,7 @@ impl Question<'_> {
 
     /// The time that is asked about; all of it where nothing is said.
     fn range(&self, capture: &Capture) -> Result<Range, Refused> {
-        let at = |ns: f64| capture.start_ns.saturating_add(ns.max(0.0) as u64);
+        let at = |ns: f64| capture.start_ns.saturating_add(ns.max(0.0) as u64).min(u64::MAX / 2);
         let from_ns = self.number("from")?.map_or(capture.start_ns, |ns| at(ns.floor()));
         let to_ns = self.number("to")?.map_or(capture.end_ns + 1, |ns| at(ns.ceil())).max(from_ns + 1);
         let pixels = self.number("pixels")?.unwrap_or(1000.0).clamp(1.0, 20_000.0) as u32;

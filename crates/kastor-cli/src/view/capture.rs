@@ -44,6 +44,7 @@ pub(super) struct Capture {
 }
 
 /// What is in memory of the records.
+#[allow(clippy::large_enum_variant, reason = "there is one a capture")]
 pub(super) enum Content {
     /// All of them.
     Scopes(Scopes),
@@ -202,8 +203,10 @@ impl Capture {
             if reader.offset() != entry.index.offset {
                 reader.go_to(&entry.index).map_err(failed)?;
             }
-            if let Some(Part::Block(block)) = reader.read().map_err(failed)? {
-                look(number, entry, &block);
+            match reader.read().map_err(failed)? {
+                // What is damaged by now is stepped over: then it is another one.
+                Some(Part::Block(block)) if block.offset() == entry.index.offset => look(number, entry, &block),
+                _ => {}
             }
             let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
             readers.push((entry.segment, reader));

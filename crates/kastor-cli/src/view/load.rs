@@ -117,7 +117,7 @@ impl Loader {
                 let origins = (0..).zip(&self.blocks).map(|(number, block)| (block.first_record, number)).collect();
                 Content::Scopes(Scopes::new(raws, origins, threads, &paths))
             }
-            None => Content::Windows(Windows::default()),
+            None => Content::Windows(Windows::new(self.most_scopes)),
         };
         Capture::new(Parts {
             label: label(&self.given),
@@ -256,7 +256,8 @@ impl Loader {
                 Record::Metric(metric) => {
                     let place = numbers.place(metric.path_id(), block.tables(), &mut self.paths);
                     let value = value_number(&metric.value());
-                    self.metrics.add_event(process, &self.paths.text(place), metric.unix_ns(), value);
+                    let paths = &self.paths;
+                    self.metrics.add_event((process, place), || paths.text(place), metric.unix_ns(), value);
                 }
             }
         }

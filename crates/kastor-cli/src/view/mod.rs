@@ -31,6 +31,9 @@ mod timeline;
 mod tree;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +85,12 @@ fn serve(arguments: &ViewArguments, output: &mut Output) -> Result<Verdict, Fail
         let state = Arc::downgrade(&state);
         std::thread::spawn(move || following.follow(&state));
     }
+    let unserved = |error| Failure::new(format!("cannot serve: {error}"), "check what the system says about it");
+    let runtime = runtime().map_err(unserved)?;
+    let end = {
+        let _inside = runtime.enter();
+        interrupted().map_err(unserved)?
+    };
     let address = guard.address();
     output.line(PLAIN, &address);
     output.flush();
@@ -93,14 +102,10 @@ fn serve(arguments: &ViewArguments, output: &mut Output) -> Result<Verdict, Fail
             None
         })
     };
-    let router = answers::router(state, guard);
-    let served = runtime().and_then(|runtime| {
-        let served = runtime.block_on(server::serve(listener, router, interrupted()));
-        // An answer that is being made is nobody's any more.
-        runtime.shutdown_background();
-        served
-    });
-    served.map_err(|error| Failure::new(format!("cannot serve: {error}"), "check what the system says about it"))?;
+    let served = runtime.block_on(server::serve(listener, answers::router(state, guard), end));
+    // An answer that is being made is nobody's any more.
+    runtime.shutdown_background();
+    served.map_err(unserved)?;
     Ok(Verdict::Fine)
 }
 
@@ -108,31 +113,26 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MOST_WORKERS).build()
 }
 
+/// Ends when the user wants an end. From this call on, not only from when it is waited for.
+#[cfg(unix)]
+fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
 /// Ends when the user wants an end.
-async fn interrupted() {
-    let interrupted = async {
+#[cfg(not(unix))]
+fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
         // Without a way to hear of it the system ends the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated() => {}
-    }
-}
-
-#[cfg(unix)]
-async fn terminated() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
-        Err(_) => std::future::pending().await,
-    }
-}
-
-#[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
+    })
 }

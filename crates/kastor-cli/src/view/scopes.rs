@@ -149,13 +149,12 @@ impl Scopes {
     /// The scopes of a row that reach into a time.
     pub(super) fn visible(&self, row: &Row, from_ns: u64, to_ns: u64) -> Range<usize> {
         let starts = self.start_ns.get(row.scopes.clone()).unwrap_or(&[]);
-        let before = starts.partition_point(|start| *start <= from_ns).saturating_sub(1);
-        let end = starts.partition_point(|start| *start < to_ns);
-        let mut first = row.scopes.start + before;
-        if first < row.scopes.start + end && self.end_ns(first) < from_ns {
-            first += 1;
+        let mut first = row.scopes.start + starts.partition_point(|start| *start < from_ns);
+        let end = row.scopes.start + starts.partition_point(|start| *start < to_ns);
+        if first > row.scopes.start && self.end_ns(first - 1) > from_ns {
+            first -= 1;
         }
-        first..(row.scopes.start + end).max(first)
+        first..end.max(first)
     }
 
     pub(super) fn end_ns(&self, place: usize) -> u64 {

@@ -12,7 +12,7 @@ use crate::report::value_text;
 /// Series that are kept apart; as many as one process keeps.
 const MOST_SERIES: usize = 100_000;
 /// Points of one series; when there are more, every second one goes.
-const MOST_POINTS: usize = 4096;
+const MOST_POINTS: usize = 1 << 16;
 /// Points of all series.
 const MOST_POINTS_IN_ALL: usize = 4 << 20;
 
@@ -46,6 +46,8 @@ pub(super) struct Series {
     pub(super) calls: u64,
     pub(super) sum: Option<f64>,
     pub(super) last: Option<f64>,
+    /// When an event's last value came.
+    last_ns: u64,
     pub(super) min: Option<f64>,
     pub(super) max: Option<f64>,
     pub(super) values: Histogram,
@@ -64,6 +66,8 @@ type Key = (u32, Box<str>, &'static str, BTreeMap<String, String>);
 pub(super) struct Metrics {
     pub(super) series: Vec<Series>,
     by_key: HashMap<Key, usize>,
+    /// Series of events by process and number of the path; none where there was no room.
+    events: HashMap<(u32, u32), Option<usize>>,
     points: usize,
     /// When the sums were made, first and last.
     span_ns: Option<(u64, u64)>,
@@ -105,17 +109,31 @@ impl Metrics {
         }
     }
 
-    /// Takes an event of `metric!`.
-    pub(super) fn add_event(&mut self, process: u32, path: &str, at_ns: u64, value: Option<f64>) {
-        let Some(at) = self.place((process, path.into(), "event", BTreeMap::new())) else { return };
+    /// Takes an event of `metric!`: by the number of its path, whose text is asked for once.
+    pub(super) fn add_event(
+        &mut self,
+        (process, path): (u32, u32),
+        text: impl FnOnce() -> String,
+        at_ns: u64,
+        value: Option<f64>,
+    ) {
+        let known = self.events.get(&(process, path)).copied();
+        let at = known.unwrap_or_else(|| {
+            let at = self.place((process, text().into(), "event", BTreeMap::new()));
+            self.events.insert((process, path), at);
+            at
+        });
         let Self { series, points, .. } = self;
-        let Some(series) = series.get_mut(at) else { return };
+        let Some(series) = at.and_then(|at| series.get_mut(at)) else { return };
         series.calls += 1;
         if let Some(value) = value {
             series.values.record(value);
             series.sum = Some(series.values.sum());
             (series.min, series.max) = (series.values.min(), series.values.max());
-            series.last = Some(value);
+            // Blocks come thread by thread.
+            if at_ns >= series.last_ns {
+                (series.last, series.last_ns) = (Some(value), at_ns);
+            }
             series.point(at_ns, value, points);
         }
     }
@@ -193,6 +211,7 @@ impl Series {
             calls: 0,
             sum: None,
             last: None,
+            last_ns: 0,
             min: None,
             max: None,
             values: Histogram::default(),

@@ -85,7 +85,11 @@ pub(super) fn boxes(
     selection: Option<&Bits>,
     lane_id: impl Fn(u32) -> u32,
 ) -> Timeline {
-    let mut timeline = Timeline { from: range.from_ns - zero_ns, to: range.to_ns - zero_ns, ..Timeline::default() };
+    let mut timeline = Timeline {
+        from: range.from_ns.saturating_sub(zero_ns),
+        to: range.to_ns.saturating_sub(zero_ns),
+        ..Timeline::default()
+    };
     let levels = scopes.lanes.iter().map(|lane| lane.rows.len()).max().unwrap_or(0) as u32;
     let mut lanes: Vec<LaneBoxes> =
         (0..).zip(&scopes.lanes).map(|(number, _)| LaneBoxes { id: lane_id(number), ..LaneBoxes::default() }).collect();
@@ -160,7 +164,7 @@ impl<'s> Merging<'s> {
                 self.push(&run, self.scopes.path[place], row.level, to);
                 continue;
             }
-            let pixel = start_ns / self.pixel_ns;
+            let pixel = start_ns.saturating_sub(self.zero_ns) / self.pixel_ns;
             if self.run.is_some_and(|run| run.pixel != pixel) {
                 self.flush(row.level, to);
             }
@@ -246,8 +250,8 @@ fn arrows(
 pub(super) fn density(capture: &Capture, range: Range) -> Timeline {
     let zero_ns = capture.start_ns;
     let mut timeline = Timeline {
-        from: range.from_ns - zero_ns,
-        to: range.to_ns - zero_ns,
+        from: range.from_ns.saturating_sub(zero_ns),
+        to: range.to_ns.saturating_sub(zero_ns),
         is_density: true,
         lanes: (0..).zip(&capture.threads).map(|(id, _)| LaneBoxes { id, ..LaneBoxes::default() }).collect(),
         ..Timeline::default()

@@ -112,7 +112,7 @@ impl CallTree {
     }
 }
 
-fn of<'t>(totals: &'t mut Vec<Totals>, path: u32) -> Option<&'t mut Totals> {
+fn of(totals: &mut Vec<Totals>, path: u32) -> Option<&mut Totals> {
     if totals.len() <= path as usize {
         totals.resize_with(path as usize + 1, Totals::default);
     }
@@ -160,10 +160,9 @@ fn add_records(by_process: &mut HashMap<u32, Vec<Totals>>, capture: &Capture, fi
             }
             let path = segment.numbers.find(timing.path_id());
             let is_failed = timing.outcome() == kastor::Outcome::Failed;
-            if ready.may_want(path, entry.thread, duration_ns, is_failed) && ready.wants(&timing) {
-                if let Some(totals) = of(totals, path) {
-                    totals.add(duration_ns, own_ns, is_failed);
-                }
+            let is_wanted = ready.may_want(path, entry.thread, duration_ns, is_failed) && ready.wants(&timing);
+            if let Some(totals) = of(totals, path).filter(|_| is_wanted) {
+                totals.add(duration_ns, own_ns, is_failed);
             }
         });
     })

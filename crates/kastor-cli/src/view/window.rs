@@ -15,9 +15,9 @@ const MOST_RECORDS: u64 = 300_000;
 const MOST_WINDOWS: usize = 3;
 
 /// Windows that were looked into lately.
-#[derive(Default)]
 pub(super) struct Windows {
     kept: Mutex<Vec<Arc<Window>>>,
+    most_records: u64,
 }
 
 /// All scopes of a time.
@@ -46,6 +46,11 @@ impl Window {
 }
 
 impl Windows {
+    /// None yet, each of no more than so many records.
+    pub(super) fn new(most_records: u64) -> Self {
+        Self { kept: Mutex::default(), most_records: most_records.min(MOST_RECORDS) }
+    }
+
     /// The window around a time (Unix nanoseconds); none if there is too much in it.
     pub(super) fn around(&self, capture: &Capture, from_ns: u64, to_ns: u64) -> Result<Option<Arc<Window>>, Failure> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -53,7 +58,9 @@ impl Windows {
         if let Some(window) = kept.iter().rev().find(fits) {
             return Ok(Some(Arc::clone(window)));
         }
-        let Some((from_ns, to_ns, blocks, is_truncated)) = choose(capture, from_ns, to_ns) else { return Ok(None) };
+        let Some((from_ns, to_ns, blocks, is_truncated)) = choose(capture, from_ns, to_ns, self.most_records) else {
+            return Ok(None);
+        };
         let scopes = read(capture, &blocks)?;
         let window = Arc::new(Window { from_ns, to_ns, scopes, selections: Selections::default(), is_truncated });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,12 +81,12 @@ impl Windows {
 }
 
 /// The blocks of a time, which is made longer as long as there is room.
-fn choose(capture: &Capture, from_ns: u64, to_ns: u64) -> Option<(u64, u64, Vec<u32>, bool)> {
+fn choose(capture: &Capture, from_ns: u64, to_ns: u64, most_records: u64) -> Option<(u64, u64, Vec<u32>, bool)> {
     let length = to_ns.saturating_sub(from_ns).max(1);
     let wider = (from_ns.saturating_sub(length), to_ns.saturating_add(length));
     for (from_ns, to_ns) in [wider, (from_ns, to_ns)] {
         let blocks = within(capture, from_ns, to_ns);
-        if records(capture, &blocks) <= MOST_RECORDS {
+        if records(capture, &blocks) <= most_records {
             return Some((from_ns, to_ns, blocks, false));
         }
     }
@@ -95,12 +102,12 @@ fn choose(capture: &Capture, from_ns: u64, to_ns: u64) -> Option<(u64, u64, Vec<
             share.min(1.0) * f64::from(entry.index.records)
         })
         .sum();
-    if here > MOST_RECORDS as f64 {
+    if here > most_records as f64 {
         return None;
     }
     let span = |entry: &Entry| entry.index.last_unix_ns.saturating_sub(entry.index.first_unix_ns);
     blocks.sort_by_key(|block| capture.blocks.get(*block as usize).map_or(0, span));
-    let mut room = MOST_RECORDS;
+    let mut room = most_records;
     blocks.retain(|block| {
         let records = capture.blocks.get(*block as usize).map_or(0, |entry| u64::from(entry.index.records));
         let has_room = records <= room;
