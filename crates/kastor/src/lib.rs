@@ -109,7 +109,7 @@ pub mod limits {
 pub mod __private {
     pub use crate::{
         callsite::{Callsite, Key},
-        metric::{Amount, event, event_in, record_dynamic, record_in, record_static},
+        metric::{Amount, event, event_in, is_event_on, record_dynamic, record_in, record_static},
         name::check_literal,
         scope,
         scope::{is_on, is_on_in, open, open_in, open_in_with, open_with},

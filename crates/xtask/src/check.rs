@@ -25,6 +25,7 @@ pub(crate) fn check(root: &Path) -> ExitCode {
     steps.ask("file lengths", length::files_stay_readable);
     steps.ask("promises", promises::tests_are_there);
     steps.run("layering", cargo(&["test", "--quiet", "--package", "kastor", "--test", "layering"]));
+    crate::viewer::check(&mut steps);
     oldest_compiler(&mut steps, root);
     steps.finish()
 }

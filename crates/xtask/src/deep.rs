@@ -9,12 +9,13 @@ use std::{
 };
 
 use crate::{
+    fuzz,
     steps::{NotPassed, Steps, cargo, has, with_flags},
     test::{fast_release, models, target_folder},
 };
 
 /// The parts, in the order in which they run.
-pub(crate) const PARTS: [&str; 5] = ["models", "histories", "miri", "address", "thread"];
+pub(crate) const PARTS: [&str; 7] = ["models", "histories", "delivery", "fuzz", "miri", "address", "thread"];
 
 /// The test files that Miri runs: together they pass every `unsafe` block that an interpreter can run, which the step
 /// after it checks. A test that would take it too long is ignored there by its own attribute.
@@ -85,6 +86,8 @@ fn run(steps: &mut Steps, root: &Path, part: &str) {
     match part {
         "models" => models(steps, root, deep_cargo),
         "histories" => histories(steps, root),
+        "delivery" => delivery(steps, root),
+        "fuzz" => fuzz::run(steps, root),
         "miri" => miri(steps, root),
         _ => sanitizer(steps, root, part),
     }
@@ -112,6 +115,14 @@ fn histories(steps: &mut Steps, root: &Path) {
     let mut command = fast_release(deep_cargo(&["test", "--package", "kastor", "--release", "--lib", "--tests"]));
     command.env("CARGO_TARGET_DIR", target_folder(root, "deep"));
     steps.run("histories", command);
+}
+
+/// What delivery is to survive, for longer: above all, 1,000 times being killed with a spool.
+fn delivery(steps: &mut Steps, root: &Path) {
+    let arguments = ["test", "--package", "kastor-export", "--release", "--lib", "--tests", "--features", "grpc"];
+    let mut command = fast_release(deep_cargo(&arguments));
+    command.env("CARGO_TARGET_DIR", target_folder(root, "deep"));
+    steps.run("delivery", command);
 }
 
 fn miri(steps: &mut Steps, root: &Path) {

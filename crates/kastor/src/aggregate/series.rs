@@ -19,7 +19,7 @@ use crate::{
     event::{MetricType, SeriesAggregate},
     name::{Name, Path, hash, name},
     sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, global, lock},
-    thread::{CellSlot, CellWanted, Lane},
+    thread::{CellSlot, CellWanted, Lane, block},
     value::{Value, as_bytes, push_value},
 };
 
@@ -97,6 +97,7 @@ impl SeriesTable {
         if known.is_none_or(|it| (it.path, it.metric_type, &*it.cell.labels) != (path, metric_type, labels)) {
             let is_collision = known.is_some();
             if is_collision || members.all.len() >= MAX_MEMBERS {
+                block(|t| t.hot_slots.clear());
                 members.all.drain().for_each(|(_, member)| self.leave(&member));
                 members.slots.clear();
             }

@@ -141,7 +141,7 @@ impl Timeline {
 
     /// A number of ticks as nanoseconds.
     pub fn duration_ns(&self, ticks: u64) -> u64 {
-        if self.ns_per_tick == 1.0 { ticks } else { (ticks as f64 * self.ns_per_tick).round() as u64 }
+        if self.ns_per_tick == 1.0 { ticks } else { rounded(ticks as f64 * self.ns_per_tick) }
     }
 
     /// The monotonic time of a tick, in nanoseconds.
@@ -162,6 +162,14 @@ impl Timeline {
             origin.saturating_sub(self.duration_ns(anchor - ticks))
         }
     }
+}
+
+/// `ns.round()` for a number that is not negative, without the call that it takes where the processor's instruction for it
+/// may not be used.
+#[inline]
+fn rounded(ns: f64) -> u64 {
+    let below = ns as u64;
+    below.saturating_add(u64::from(ns - below as f64 >= 0.5))
 }
 
 /// The anchors of one context.
@@ -313,6 +321,15 @@ mod tests {
     fn baseline() -> Baseline {
         let first = at(1_000 * MS, 5_000 * MS);
         Baseline { first, newest: first, ns_per_tick: 0.5, gaps: 0 }
+    }
+
+    #[test]
+    fn nanoseconds_are_rounded_half_up() {
+        let edges = [0.0, 0.49999999999999994, 0.5, 1.5, 2.4999999999999996, 2.5, 1e9 + 0.5, 4503599627370495.5];
+        let large = [4503599627370497.0, 9007199254740993.0, 1.7976931348623157e308, f64::NAN];
+        for ns in edges.into_iter().chain(large) {
+            assert_eq!(rounded(ns), ns.round() as u64, "{ns}");
+        }
     }
 
     #[test]

@@ -187,7 +187,8 @@ impl Context {
             let tickets: Vec<u64> =
                 self.workers.iter().map(|worker| worker.ask_flush(goal, deadline, &self.environment)).collect();
             let workers = self.workers.iter().zip(tickets);
-            let mut pending: Vec<u64> = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
+            let mut pending: Vec<u64> =
+                workers.map(|(worker, ticket)| worker.wait_flush(goal, ticket, deadline)).collect();
             if is_all || deadline.has_passed() {
                 if !is_all {
                     pending.iter_mut().for_each(|pending| *pending = (*pending).max(1));
@@ -358,6 +359,10 @@ impl Sink for Context {
         self.timings.fetch_add(counted.timings, Relaxed);
         self.metrics.fetch_add(counted.metrics, Relaxed);
         counted.timings + counted.metrics
+    }
+
+    fn absorb_metrics(&self, metrics: u64) {
+        self.metrics.fetch_add(metrics, Relaxed);
     }
 
     fn takes_deliveries(&self) -> bool {

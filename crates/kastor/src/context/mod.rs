@@ -274,7 +274,7 @@ pub(crate) fn with_current<R>(t: &Block, f: impl FnOnce(Option<&Telemetry>) -> R
 #[inline(never)]
 pub(crate) fn current_lane(t: &Block) -> Option<*const Lane> {
     let lane = with_current(t, |telemetry| telemetry?.lane(t))?;
-    t.lane.set(lane.cast());
+    t.set_lane(lane.cast());
     Some(lane)
 }
 
@@ -286,7 +286,7 @@ impl Drop for Overrides {
     fn drop(&mut self) {
         block(|t| {
             t.chosen.set(std::ptr::null());
-            t.lane.set(&raw const VACANT);
+            t.set_lane(&raw const VACANT);
         });
     }
 }
@@ -304,7 +304,7 @@ fn choose_newest() {
     let chosen = OVERRIDES.try_with(newest).unwrap_or(std::ptr::null());
     block(|t| {
         t.chosen.set(chosen);
-        t.lane.set(&raw const VACANT);
+        t.set_lane(&raw const VACANT);
     });
 }
 

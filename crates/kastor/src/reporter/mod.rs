@@ -203,15 +203,6 @@ pub(crate) enum Goal {
     Durable,
     /// To where the reporter sends them.
     Delivered,
-    /// Two flushes in one.
-    Both,
-}
-
-impl Goal {
-    /// What fulfils two goals.
-    pub(crate) fn and(self, other: Self) -> Self {
-        if self == other { self } else { Self::Both }
-    }
 }
 
 /// A reporter behind its boundary.
@@ -292,7 +283,6 @@ impl Guarded {
             || self.call(false, 0, 0, |reporter| match goal {
                 Goal::Durable => reporter.persist(deadline),
                 Goal::Delivered => reporter.flush(deadline),
-                Goal::Both => reporter.persist(deadline).and(reporter.flush(deadline)),
             })
     }
 

@@ -10,12 +10,24 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
+macro_rules! repeated {
+    ($value:expr; $len:expr) => {
+        std::array::from_fn(|_| $value)
+    };
+}
+pub(crate) use repeated;
+
 macro_rules! global {
     ($(#[$about:meta])* $(pub($within:tt))? static $name:ident: $of:ty = $value:expr;) => {
         loom::lazy_static! { $(pub($within))? static ref $name: $of = $value; }
     };
 }
 pub(crate) use global;
+
+pub(crate) unsafe fn own(number: &AtomicU32) -> u32 {
+    // SAFETY: as the caller says; loom checks it.
+    unsafe { number.unsync_load() }
+}
 
 pub(crate) fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
     std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut()))
