@@ -75,7 +75,7 @@ pub use crate::{
         Metric, MetricType, Number, Outcome, PointEvent, Process, Replay, ScopeAggregate, SeriesAggregate, Snapshot,
         ThreadIdentity, Timing,
     },
-    health::{DropReason, Drops, ReporterStats, Stats},
+    health::{Degradation, Degraded, DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,
     memory::{Metadata, OwnedValue, SimpleReporter},
     metric::{Amount, Counter, Gauge, Histogram as HistogramHandle},

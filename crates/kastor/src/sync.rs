@@ -4,11 +4,11 @@
 //! `sync` of its own with loom's. Locks recover from poisoning: a panic in a reporter must not turn every later event
 //! into one.
 
-pub(crate) use std::sync::{Mutex, atomic::*};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic::*};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{MutexGuard, PoisonError},
+    sync::PoisonError,
 };
 
 /// Makes functions `const`. In a model it does not: loom's atomics cannot be made at compile time.
@@ -49,6 +49,11 @@ pub(crate) unsafe fn own(number: &AtomicU32) -> u32 {
 /// Pointers to nothing.
 pub(crate) const fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
     [const { AtomicPtr::new(std::ptr::null_mut()) }; N]
+}
+
+/// Numbers that are zero.
+pub(crate) const fn zeros<const N: usize>() -> [AtomicI32; N] {
+    [const { AtomicI32::new(0) }; N]
 }
 
 /// Locks `mutex`; what a panicking holder left behind is still used.

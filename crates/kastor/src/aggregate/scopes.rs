@@ -101,6 +101,13 @@ impl Shards {
         merged.values().map(|slot| slot.finish(timeline, children.get(&slot.path).copied().unwrap_or(0))).collect()
     }
 
+    /// Calls `f` with the calls of every path in every shard.
+    pub(crate) fn each_calls(&self, f: &mut dyn FnMut(Path, u64)) {
+        for shard in &self.shards {
+            lock(shard).slots.iter().flatten().for_each(|slot| f(slot.path, slot.calls()));
+        }
+    }
+
     /// Holds every shard still, for a fork.
     pub(crate) fn hold(&self) -> Vec<std::sync::MutexGuard<'_, impl Sized>> {
         self.shards.iter().map(lock).collect()
@@ -250,6 +257,10 @@ impl Slot {
         self.exemplar = Some(TickExemplar { start: record.start(), duration, trace_id, span_id });
     }
 
+    fn calls(&self) -> u64 {
+        self.buckets.counts().iter().sum()
+    }
+
     fn merge(&mut self, other: &Slot) {
         self.total += other.total;
         self.min = self.min.min(other.min);
@@ -265,7 +276,7 @@ impl Slot {
 
     fn finish(&self, timeline: &Timeline, children: u64) -> ScopeAggregate {
         let ns = |ticks| timeline.duration_ns(ticks);
-        let calls = self.buckets.counts().iter().sum();
+        let calls = self.calls();
         let float = |ticks| ns(ticks) as f64;
         let durations = Histogram::from_buckets(
             self.buckets.clone(),

@@ -3,6 +3,7 @@
 //! Disabled is a null object: the same interface, every method returns at once, nothing is allocated. The macros use the
 //! *current* context: the one that a guard chose for this thread, else the one that the process installed.
 
+mod budget;
 mod builder;
 mod core;
 mod rules;
@@ -189,9 +190,9 @@ impl Telemetry {
 
     /// The exact aggregates of everything that closed so far.
     pub fn report(&self) -> Report {
-        let Some(context) = self.context() else { return Report::new(Vec::new(), Vec::new()) };
+        let Some(context) = self.context() else { return Report::default() };
         let collected = context.collect(false);
-        Report::new(collected.scopes, collected.series)
+        Report::new(collected.scopes, collected.series, context.degraded())
     }
 
     /// Calls `f` with fresh aggregates; with none if this is the disabled context.

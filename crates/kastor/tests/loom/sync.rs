@@ -1,7 +1,7 @@
 //! What the structures see in a model instead of the library's own `sync`: loom's atomics and locks.
 #![allow(dead_code, unused_macros, unused_imports, reason = "no structure uses all of it")]
 
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::*};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic::*};
 
 macro_rules! constant {
     ($($(#[$about:meta])* $visibility:vis fn $name:ident($($takes:tt)*) -> $gives:ty $body:block)*) => {
@@ -32,6 +32,14 @@ pub(crate) unsafe fn own(number: &AtomicU32) -> u32 {
 pub(crate) fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
     std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut()))
 }
+
+pub(crate) fn zeros<const N: usize>() -> [AtomicI32; N] {
+    std::array::from_fn(|_| AtomicI32::new(0))
+}
+
+/// Anything that is kept for a while, a lock above all.
+pub(crate) trait Held {}
+impl<T> Held for T {}
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
