@@ -100,15 +100,10 @@ mod reporter {
         }
     }
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     pub(crate) enum Goal {
+        Durable,
         Delivered,
-    }
-
-    impl Goal {
-        pub(crate) fn and(self, _: Self) -> Self {
-            self
-        }
     }
 
     pub(crate) trait Source: Send + Sync {
@@ -273,7 +268,7 @@ impl Reporting {
 
     fn flush(&self) {
         let ticket = self.worker.ask_flush(Goal::Delivered, Deadline, &self.environment);
-        assert_eq!(self.worker.wait_flush(ticket, Deadline), 0, "nothing is pending");
+        assert_eq!(self.worker.wait_flush(Goal::Delivered, ticket, Deadline), 0, "nothing is pending");
     }
 
     /// What the reporter got so far, in order.
