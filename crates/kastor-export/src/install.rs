@@ -88,7 +88,7 @@ fn prometheus(environment: &mut Environment<'_>) -> Result<Prometheus, kastor::E
 }
 
 /// OpenTelemetry's samplers; by default every trace is exported, but for those that a parent elsewhere left out.
-fn sampler(environment: &mut Environment<'_>) -> Sampler {
+pub(crate) fn sampler(environment: &mut Environment<'_>) -> Sampler {
     const NAME: &str = "OTEL_TRACES_SAMPLER";
     let Some(name) = environment.text(NAME) else { return Sampler::ALWAYS };
     let (is_parent_based, rule) = match name.strip_prefix("parentbased_") {

@@ -325,6 +325,16 @@ impl IndexEntry {
         self.kind == kind::BLOCK
     }
 
+    /// Whether a process begins to write there.
+    pub fn is_session(&self) -> bool {
+        self.kind == kind::SESSION
+    }
+
+    /// Whether it is sums, or a part of them.
+    pub fn is_aggregates(&self) -> bool {
+        self.kind == kind::AGGREGATES
+    }
+
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         put64(to, [self.offset]);
         put32(to, [u32::from(self.kind), self.thread, self.records, self.failures]);

@@ -230,6 +230,11 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
+    /// Takes over what another reader of this file learned, so that blocks can be read in any order.
+    pub fn set_tables(&mut self, tables: Tables) {
+        self.tables = tables;
+    }
+
     /// Reads everything that blocks refer to, so that they can be read in any order. Meant for a file of one process:
     /// of several sessions in a file, the last one's tables stay.
     ///

@@ -7,7 +7,7 @@
 use kastor::{Link, Outcome};
 
 use super::{
-    format::{BlockHeader, valid},
+    format::{BlockHeader, IndexEntry, valid},
     tables::Tables,
 };
 use crate::frame::{u32_at, u64_at};
@@ -25,14 +25,14 @@ const METRIC: u8 = 2;
 /// The flag of a record that has items.
 pub(super) const ITEMS: u8 = flag::ITEMS;
 
-mod flag {
+pub(super) mod flag {
     pub(super) const FAILED: u8 = 1;
-    pub(super) const FOREIGN: u8 = 2;
+    pub(in super::super) const FOREIGN: u8 = 2;
     pub(super) const LONG: u8 = 4;
     pub(super) const DEEPER: u8 = 8;
     pub(super) const UNSAMPLED: u8 = 16;
     pub(super) const ITEMS: u8 = 32;
-    pub(super) const DETACHED: u8 = 64;
+    pub(in super::super) const DETACHED: u8 = 64;
     pub(super) const VALUE: u8 = 5;
 }
 
@@ -118,9 +118,9 @@ impl Extent {
 
 /// One record, located.
 #[derive(Clone, Copy)]
-struct Raw<'a> {
-    fixed: &'a [u8; RECORD_BYTES],
-    rest: &'a [u8],
+pub(super) struct Raw<'a> {
+    pub(super) fixed: &'a [u8; RECORD_BYTES],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Raw<'a> {
@@ -130,7 +130,7 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn has(&self, flags: u8) -> bool {
+    pub(super) fn has(&self, flags: u8) -> bool {
         self.fixed[4] & flags != 0
     }
 
@@ -140,12 +140,12 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn start(&self) -> u64 {
+    pub(super) fn start(&self) -> u64 {
         u64_at(self.fixed, 24)
     }
 
     #[inline]
-    fn duration(&self) -> u64 {
+    pub(super) fn duration(&self) -> u64 {
         if self.has(flag::LONG) { u64_at(self.rest, 0) } else { u64::from(u32_at(self.fixed, 20)) }
     }
 
@@ -255,6 +255,11 @@ impl<'a> Block<'a> {
         self.tables
     }
 
+    /// What an index says of it.
+    pub fn index_entry(&self) -> IndexEntry {
+        self.header.index_entry(self.offset)
+    }
+
     /// The records as they left their thread, in the layout of `docs/format.md`.
     pub fn record_bytes(&self) -> &'a [u8] {
         self.records
@@ -301,7 +306,7 @@ impl<'a> Block<'a> {
         records as u64 == u64::from(self.header.records) && raw.0.is_empty()
     }
 
-    fn flow(&self, alias: u32) -> Option<(u64, u128)> {
+    pub(super) fn flow(&self, alias: u32) -> Option<(u64, u128)> {
         let flow = self.flows.chunks_exact(FLOW_BYTES).take(MAX_FLOWS).find(|flow| u32_at(flow, 0) == alias)?;
         Some((u64_at(flow, 8), u128::from(u64_at(flow, 16)) << 64 | u128::from(u64_at(flow, 24))))
     }
@@ -352,8 +357,8 @@ pub enum Record<'a> {
 /// A scope that closed.
 #[derive(Clone, Copy)]
 pub struct Timing<'a> {
-    raw: Raw<'a>,
-    block: &'a Block<'a>,
+    pub(super) raw: Raw<'a>,
+    pub(super) block: &'a Block<'a>,
 }
 
 impl<'a> Timing<'a> {

@@ -1,13 +1,16 @@
 //! OpenTelemetry's variables, read into a configuration. A variable of one signal wins over the general one. What cannot
 //! be understood is said once, and the default stays.
 
-use std::{fs, time::Duration};
+use std::{fs::File, io::Read as _, time::Duration};
 
 use super::config::{OtlpConfig, Protocol, SignalConfig};
 use crate::{
     delivery::{Compression, Signal},
     environment::Environment,
 };
+
+/// The largest file with certificates.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Every variable that is read here.
 pub(crate) fn read(environment: &mut Environment<'_>) -> OtlpConfig {
@@ -166,11 +169,14 @@ fn milliseconds(environment: &mut Environment<'_>, name: &str) -> Option<Duratio
 
 fn file(environment: &mut Environment<'_>, name: &str) -> Option<Vec<u8>> {
     let path = environment.text(name)?;
-    let read = fs::read(&path);
-    if let Err(error) = &read {
-        environment.warn(name, &format!("names a file that cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    // One more than may be: what never ends is noticed.
+    match File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)) {
+        Ok(length) if length as u64 <= MAX_FILE_BYTES => return Some(bytes),
+        Ok(_) => environment.warn(name, "names a file of more than 4 MiB, which is no certificate"),
+        Err(error) => environment.warn(name, &format!("names a file that cannot be read: {error}")),
     }
-    read.ok()
+    None
 }
 
 /// `key=value,key=value`, with both percent-decoded; a pair that is none is left out.
@@ -396,6 +402,8 @@ mod tests {
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
             ("OTEL_TRACES_EXPORTER", "jaeger,otlp"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"),
+            #[cfg(unix)]
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/zero"),
         ] {
             let (config, said) = read_of(&[(name, value)]);
             assert_eq!(said.len(), 1, "{name}={value}: {said:?}");

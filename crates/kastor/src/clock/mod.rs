@@ -287,6 +287,26 @@ pub(crate) fn now_ns() -> u64 {
     os::monotonic_ns()
 }
 
+/// Nanoseconds that the calling thread has had a processor.
+pub(crate) fn thread_ns() -> u64 {
+    os::thread_ns()
+}
+
+/// What two reads of this machine's clock cost, measured once: the cheapest of some rounds.
+pub(crate) fn read_pair_ns() -> f64 {
+    static MEASURED: OnceLock<f64> = OnceLock::new();
+    const PAIRS: u32 = 64;
+    *MEASURED.get_or_init(|| {
+        let clock = Clock::system();
+        let round = |_| {
+            let before = now_ns();
+            (0..PAIRS * 2).for_each(|_| _ = std::hint::black_box(clock.ticks()));
+            now_ns().saturating_sub(before)
+        };
+        (0..8).map(round).min().map_or(0.0, |ns| ns.max(1) as f64 / f64::from(PAIRS))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
