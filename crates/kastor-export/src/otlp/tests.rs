@@ -86,7 +86,9 @@ impl Official {
             ..Span::default()
         };
         let (most, longest) = (self.limits.attributes, self.limits.value_characters);
-        self.writer.push(&mut span.attributes, "kastor.metric.value", &metric.value(), longest);
+        let replacement = self.redaction.replacement(metric.name(), &metric.value());
+        let value = replacement.as_deref().map_or(metric.value(), Value::Str);
+        self.writer.push(&mut span.attributes, "kastor.metric.value", &value, longest);
         span.dropped_attributes_count = self.writer.write(&mut span.attributes, metric.attributes(), most, longest);
         self.add_thread(&mut span.attributes, thread.0, thread.1);
         span
