@@ -84,7 +84,7 @@ fn nothing_that_was_durable_is_lost_and_at_most_one_batch_comes_twice_for_each_t
     assert_eq!(kept.len() as u64, rounds);
     let owed: Vec<u64> = kept.iter().flat_map(|(first, next)| *first..*next).collect();
     let lost: Vec<u64> = owed.iter().copied().filter(|number| !arrived.contains_key(number)).collect();
-    assert_eq!(lost, [], "{} of {} durable events are lost", lost.len(), owed.len());
+    assert_eq!(lost, Vec::<u64>::new(), "{} of {} durable events are lost", lost.len(), owed.len());
     let twice: u64 = arrived.values().map(|times| u64::from(times - 1)).sum();
     assert!(twice <= rounds * BATCH, "{twice} events came twice in {rounds} rounds of {BATCH} each");
     println!("{rounds} times killed: {} durable events, 0 lost, {twice} came twice", owed.len());
