@@ -202,6 +202,18 @@ fn items_beyond_the_limit_are_left_out() {
 }
 
 #[test]
+fn counts_of_what_was_dropped_stop_at_the_largest_number() {
+    // Two items that say how much was dropped, which only an enemy writes.
+    let words = [1 | 32 << 32 | 1 << 40 | 8 << 48, 1, 1 << 32, 0, 19 << 32 | 8 << 40, u64::MAX, 19 << 32 | 8 << 40, 2];
+    let records: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    let anchor = Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 };
+    let kept = KeptRecords { thread: 1, id_prefix: 1, anchor, ns_per_tick: 1.0, records: &records, flows: &[] };
+    let mut replay = Replay::default();
+    let batch = replay.batch(&kept);
+    assert_eq!(batch.timings().map(|timing| timing.dropped_items()).collect::<Vec<_>>(), [u64::MAX]);
+}
+
+#[test]
 fn sums_come_back_as_a_snapshot() {
     let mut durations = Histogram::default();
     [100.0, 200.0].iter().for_each(|value| durations.record(*value));

@@ -34,6 +34,8 @@ mod check;
 mod config;
 mod files;
 mod format;
+mod nesting;
+mod pack;
 mod read;
 mod record;
 mod replay;

@@ -8,6 +8,7 @@
 //! Everything is protobuf until it leaves: the spool and every transport share one form, JSON is made of it at the end.
 //! `docs/opentelemetry.md` says what becomes of what.
 
+mod attribute;
 mod config;
 pub(crate) mod environment;
 mod exporter;
@@ -21,8 +22,11 @@ mod request;
 mod resource;
 mod response;
 mod span;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod value;
+mod wire;
 
 use std::{
     fmt,

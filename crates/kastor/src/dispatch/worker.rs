@@ -5,19 +5,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use super::{OnFull, collector::Collected, rest::is_resting, spawn::start_thread};
 use crate::{
     buffer,
-    clock::Anchors,
+    clock::{Anchors, thread_ns},
     event::{Batch, BatchFacts, Process},
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
-    sync::{Held, Mutex, lock},
+    sync::{AtomicU64, Condvar, Held, Mutex, MutexGuard, Ordering::Relaxed, lock},
     thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
@@ -52,6 +52,9 @@ pub(crate) struct Worker {
     pub(crate) guarded: Guarded,
     on_full: OnFull,
     max_bytes: usize,
+    /// Processor time that was taken for batches, and their events, where that is weighed.
+    busy_ns: AtomicU64,
+    served: AtomicU64,
     queue: Mutex<Queue>,
     /// Something to do.
     wake: Condvar,
@@ -109,6 +112,8 @@ pub(crate) struct Environment {
     pub(crate) anchors: Arc<Anchors>,
     pub(crate) process: fn() -> Process,
     pub(crate) sampler: Sampler,
+    /// Whether someone asks what delivering costs.
+    pub(crate) is_weighed: bool,
     /// The context, once it exists.
     pub(crate) context: OnceLock<Weak<dyn Source>>,
 }
@@ -121,7 +126,16 @@ impl Environment {
 
 impl Worker {
     pub(crate) fn new(guarded: Guarded, on_full: OnFull, max_bytes: usize) -> Self {
-        Self { guarded, on_full, max_bytes, queue: Mutex::default(), wake: Condvar::new(), done: Condvar::new() }
+        Self {
+            guarded,
+            on_full,
+            max_bytes,
+            busy_ns: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+        }
     }
 
     /// Queues a delivery, or drops and counts it.
@@ -274,6 +288,11 @@ impl Worker {
         waiting.into_iter().for_each(Shared::recycle);
     }
 
+    /// Processor time that delivering one event took so far, on average.
+    pub(crate) fn event_ns(&self) -> f64 {
+        self.busy_ns.load(Relaxed) as f64 / self.served.load(Relaxed).max(1) as f64
+    }
+
     /// The accounts, with so many events that wait elsewhere.
     pub(crate) fn stats(&self, waiting: u64) -> ReporterStats {
         self.guarded.stats(self.pending() + waiting)
@@ -357,11 +376,16 @@ impl Worker {
 
     fn deliver(&self, delivery: Shared, environment: &Environment) {
         let part = delivery.get().part();
+        let before_ns = if environment.is_weighed { thread_ns() } else { 0 };
         let timeline = environment.anchors.fresh_now();
         let events = delivery.get().events;
         let facts = BatchFacts { timeline, process: (environment.process)(), sampler: environment.sampler };
         self.guarded.batch(&Batch::new(part, events, facts), events);
         delivery.recycle();
+        if environment.is_weighed {
+            self.busy_ns.fetch_add(thread_ns().saturating_sub(before_ns), Relaxed);
+            self.served.fetch_add(events, Relaxed);
+        }
         buffer::stock_pool();
     }
 }

@@ -29,6 +29,7 @@ mod place;
 mod prometheus;
 mod servers;
 mod trace;
+mod viewer;
 
 use std::{
     path::Path,
@@ -52,6 +53,7 @@ pub(crate) fn integration(root: &Path, only: &str) -> ExitCode {
         ("deadlines", deadlines::checks),
         ("disk", disk::checks),
         ("fleet", fleet::checks),
+        ("viewer", viewer::checks),
     ];
     if !subjects.iter().any(|(name, _)| name.starts_with(only)) {
         let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
