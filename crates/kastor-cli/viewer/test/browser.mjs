@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import * as captures from "./captures.mjs";
@@ -21,6 +21,7 @@ const sources = join(fileURLToPath(new URL(".", import.meta.url)), "../src/timel
 const file = (name) => join(folder, name);
 
 mkdirSync(folder, { recursive: true });
+for (const old of ["documents", "run.kcap", "base.kcap", "live"]) rmSync(file(old), { recursive: true, force: true });
 const unreadable = captures.documents(file("documents"), sources);
 captures.record(program, file("documents"), file("base.kcap"));
 captures.record(program, file("documents"), file("run.kcap"));
@@ -310,8 +311,26 @@ async function run() {
     await page.context().unroute("https://ui.perfetto.dev/**");
   });
 
+  await live();
   await html();
   await hostile();
+}
+
+/** A capture that is being written. */
+async function live() {
+  captures.record(program, file("documents"), file("live"));
+  const served = await serve(["--live", file("live")]);
+  await check("a capture that is being written is followed", served, async ({ page }) => {
+    await firstPicture(page);
+    await page.locator(".live").waitFor();
+    const before = await page.locator(".facts-line").innerText();
+    captures.record(program, file("documents"), file("live"));
+    await page.waitForFunction((text) => document.querySelector(".facts-line").innerText !== text, before);
+    const scopes = (text) => Number(/([\d,]+)\s+scopes/.exec(text)[1].replaceAll(",", ""));
+    const after = await page.locator(".facts-line").innerText();
+    assert.equal(scopes(after), 2 * scopes(before));
+  });
+  served.stop();
 }
 
 /** One file, opened from disk. */
@@ -325,6 +344,8 @@ async function html() {
     await page.mouse.move(700, 300);
     for (let notch = 0; notch < 4; notch += 1) await page.mouse.wheel(0, -120);
     await settled(page, (now) => now !== null);
+    await page.keyboard.press("4");
+    await page.getByRole("button", { name: "Whole capture" }).click();
     await page.getByRole("tab", { name: "Calls" }).click();
     await page.locator(".calls-view .grid-row").nth(3).waitFor();
     const expected = new Map(callsOf(JSON.parse(output(["report", file("run.kcap"), "--json"]))).map((row) => [row.path, row]));

@@ -1,6 +1,6 @@
 // Single scopes as a table: the slowest or the earliest of the range that is looked at.
 
-import { element } from "../parts/dom";
+import { button, element } from "../parts/dom";
 import type { Paths } from "../model/paths";
 import type { Key } from "../model/state";
 import { brief } from "../model/text";
@@ -19,6 +19,7 @@ export class ScopesView implements View {
   private readonly grid: Grid;
   private readonly columns: readonly Column[];
   private readonly note = element("p", { class: "view-note", role: "status" });
+  private readonly whole: HTMLButtonElement;
   private list: List = { rows: [], total: 0 };
   private paths: Paths | null = null;
   private lanes = new Map<number, string>();
@@ -31,8 +32,9 @@ export class ScopesView implements View {
       select: (row) => viewer.store.set({ ref: this.list.rows[row]?.ref ?? "", path: "" }),
       open: (row) => this.inTimeline(row),
     }, false);
+    this.whole = button("Whole capture", () => viewer.store.set({ from: null, to: null }), { class: "plain" });
     this.element = element("section", { class: "scopes-view", "aria-label": "Scopes" }, [
-      element("div", { class: "view-bar" }, [this.note]), this.grid.element,
+      element("div", { class: "view-bar" }, [this.note, this.whole]), this.grid.element,
     ]);
   }
 
@@ -86,6 +88,7 @@ export class ScopesView implements View {
     });
     const { rows, total } = this.list;
     const isPart = store.now.from !== null;
+    this.whole.hidden = !isPart;
     const where = isPart ? " in the part of the timeline that is seen" : "";
     this.note.textContent = rows.length < total ? `${count(rows.length)} of ${count(total)} scopes${where}` : `${count(total)} scopes${where}`;
     this.grid.show({ order }, this.sort, order.length > 0 ? "" : store.now.filter === "" && words === "" ? "There are no scopes here." : "No scope fits.");

@@ -88,7 +88,7 @@ export class Layout {
       const isFolded = this.folded.has(key);
       if (byProcess.size > 1) {
         const name = neutral(process?.label || `process ${process?.pid ?? id}`);
-        const pid = process === undefined ? "" : `pid ${process.pid} · `;
+        const pid = process === undefined || name.includes(String(process.pid)) ? "" : `pid ${process.pid} · `;
         const note = `${pid}${lanes.length} ${lanes.length === 1 ? "lane" : "lanes"}`;
         add({ kind: "heading", key, top, height: HEADING, name, note, isFolded });
         if (isFolded) continue;

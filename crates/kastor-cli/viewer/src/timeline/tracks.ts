@@ -138,7 +138,8 @@ export class Tracks {
     const covers = known !== null && known.from <= Math.max(range.from, 0) && known.to >= Math.min(range.to, capture.durationNs);
     if ((!covers || known.fineness < fineness * 0.5) && !this.asking.has(series) && this.asking.size < 4) {
       this.asking.add(series);
-      const span = range.to - range.from;
+      // First the whole, which tells whether there is a course to draw at all; then what is seen and its neighbourhood.
+      const span = known === null ? Infinity : range.to - range.from;
       const asked = { from: Math.max(0, range.from - span), to: Math.min(Math.max(capture.durationNs, 1), range.to + span) };
       void this.ask(key, series, asked, Math.ceil(width * 3));
     }
