@@ -34,6 +34,8 @@ mod diff;
 mod doctor;
 mod facts;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod glob;
 mod moment;
 mod neutral;

@@ -5,6 +5,8 @@
 
 mod bench;
 mod check;
+mod deep;
+mod fuzz;
 mod integration;
 mod python;
 mod steps;
@@ -19,7 +21,9 @@ use std::{
 
 const USAGE: &str = "\
 cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, viewer, MSRV
-cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
+cargo xtask test [--deep | --python]   every test; --deep adds long histories, kill loops, fuzzing, Miri, sanitizers; --python: these alone
+cargo xtask test --deep models|histories|delivery|fuzz|miri|address|thread
+                                       one of the deep parts alone
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]
                                        builds bench/ and runs it with these arguments
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(&root),
         ["test"] => test::test(&root, test::Depth::Usual),
         ["test", "--deep"] => test::test(&root, test::Depth::Deep),
+        ["test", "--deep", part] if deep::PARTS.contains(part) => deep::part(&root, part),
         ["test", "--python"] => test::python(&root),
         ["bench", rest @ ..] => bench::bench(&root, rest),
         ["viewer"] => viewer::viewer(&root, viewer::Aim::Write),
