@@ -243,6 +243,14 @@ async function run() {
     }
   });
 
+  await check("with little height the view keeps its width beside the panel", one, async ({ page }) => {
+    await page.setViewportSize({ width: 1200, height: 420 });
+    await page.goto(`${one.url}&view=flame&path=demo.document`);
+    await page.reload();
+    await page.locator(".detail .facts").waitFor();
+    assert.ok((await page.locator(".main").boundingBox()).width > 700);
+  });
+
   await check("light and dark can be chosen, and the choice is in the address", one, async ({ page }) => {
     await firstPicture(page);
     const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
