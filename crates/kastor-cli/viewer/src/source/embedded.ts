@@ -2,7 +2,7 @@
 
 import { Paths } from "../model/paths";
 import type {
-  Arrow, Diff, DiffRow, Lane, LaneColumns, List, Overview, PathColumns, Points, ScopeDetail, Series, Side, TimelineColumns, TreeColumns,
+  Arrow, Diff, DiffRow, Lane, LaneColumns, List, Metrics, Overview, PathColumns, Points, ScopeDetail, Series, Side, TimelineColumns, TreeColumns,
 } from "./contract";
 import { parseFilter, type Subject } from "./filter";
 import { SourceError, type ListQuery, type PointsQuery, type Range, type Source, type TimelineQuery } from "./source";
@@ -72,8 +72,8 @@ class EmbeddedSource implements Source {
     return { rows: diff.rows.map((row) => filtered(row, base, now)) };
   }
 
-  async metrics(capture: number): Promise<Series[]> {
-    return this.capture(capture).series;
+  async metrics(capture: number): Promise<Metrics> {
+    return { series: this.capture(capture).series };
   }
 
   async points({ capture, series, from, to }: PointsQuery): Promise<Points> {

@@ -49,6 +49,7 @@ export class Timeline implements View, Gestures {
   private readonly extent = element("div", { class: "extent" });
   private readonly canvas: HTMLCanvasElement;
   private readonly status = element("p", { class: "empty" });
+  private readonly note = element("p", { class: "lanes-note", role: "status" });
   private colours: Palette;
   private series: Series[] = [];
   private matches: Uint8Array | null = null;
@@ -82,9 +83,9 @@ export class Timeline implements View, Gestures {
       arrows,
     ]);
     this.scroller.append(this.extent);
-    this.status.hidden = true;
+    this.status.hidden = this.note.hidden = true;
     this.element = element("section", { class: "timeline", "aria-label": "Timeline" }, [
-      corner, mapBox, rulerBox, this.scroller, lanesBox, this.status,
+      corner, mapBox, rulerBox, this.scroller, lanesBox, this.status, this.note,
     ]);
     this.laneLabels = new LaneLabels(this.extent, (key) => {
       this.layout.fold(key);
@@ -310,13 +311,13 @@ export class Timeline implements View, Gestures {
   private async learn(): Promise<void> {
     const { capture } = this.viewer;
     try {
-      const [paths, series] = await Promise.all([
+      const [paths, metrics] = await Promise.all([
         this.viewer.paths(capture.index),
-        capture.metrics > 0 ? this.viewer.metrics(capture.index) : Promise.resolve([]),
+        capture.metrics > 0 ? this.viewer.metrics(capture.index) : Promise.resolve({ series: [] }),
       ]);
       if (capture !== this.viewer.capture) return;
       this.matches = paths.matching(this.viewer.store.now.search);
-      this.series = series.filter((one) => one.type !== "histogram").slice(0, MOST_TRACKS);
+      this.series = metrics.series.filter((one) => one.type !== "histogram").slice(0, MOST_TRACKS);
       this.relayout(true);
     } catch (error) {
       this.viewer.frame.fail(error);
@@ -355,7 +356,10 @@ export class Timeline implements View, Gestures {
     if (this.isPlaced || ref === "") return;
     this.isPlaced = true;
     void this.viewer.source.scope(this.viewer.capture.index, ref).then(
-      (scope) => this.reveal(scope.lane, scope.level, scope.startNs, scope.startNs + scope.durationNs),
+      ({ lane, level, startNs, durationNs }) => {
+        if (lane !== null && level !== null) this.reveal(lane, level, startNs, startNs + durationNs);
+        else this.show(startNs, startNs + durationNs);
+      },
       () => {}, // the panel beside tells what is wrong with it
     );
   }
@@ -505,10 +509,17 @@ export class Timeline implements View, Gestures {
     if (whole === null) text = "Reading…";
     else if (capture.scopes === 0 && capture.lanes.length === 0) text = "This capture has no scopes.";
     else if (store.now.filter !== "" && isEmpty(whole)) text = "No scope fits the filter.";
-    else if (scene.tiles.best(this.camera)?.truncated) text = "";
-    if (this.status.textContent !== text) this.status.textContent = text;
-    this.status.hidden = text === "";
+    put(this.status, text);
+    const shown = scene.tiles.best(this.camera);
+    put(this.note, shown?.isDensity
+      ? "Seen from afar: how much was recorded when. Zoom in to see scopes."
+      : shown?.truncated ? "There is more here than can be drawn: deeper levels are left out. Zoom in to see them." : "");
   }
+}
+
+function put(place: HTMLElement, text: string): void {
+  if (place.textContent !== text) place.textContent = text;
+  place.hidden = text === "";
 }
 
 function isEmpty(tile: Tile): boolean {
