@@ -17,6 +17,13 @@ if (folder === undefined) {
   process.exit(2);
 }
 const MILLION = 1_000_000;
+/** Filters are read twice: by the program in Rust, by the page alone in TypeScript. */
+const FILTERS = [
+  "token", "DOCUMENT", "path:demo.*", "path:demo.document", "path:*t?k*", "error", "-error", "error:utf", "error:UTF-8 -decode",
+  "duration>20us", "duration<=20us", "duration>0.02ms token", "attr:file", "attr:file=binary-?.bin", "attr:file=*.ts -error",
+  "attr:bytes=4", "thread:worker-*", "thread:main", "process:1", "\"error\"", "path:\"demo.document\"", "demo -\"document\"",
+  "-\"error\"", "duration>1e1us", "duration>1", "duration:1ms", "process:x", "colour:red", "path:", "\"open",
+];
 const sources = join(fileURLToPath(new URL(".", import.meta.url)), "../src/timeline");
 const file = (name) => join(folder, name);
 
@@ -321,6 +328,7 @@ async function run() {
 
   await live();
   await html();
+  await filters(one, pathToFileURL(file("run.html")).href);
   await hostile();
 }
 
@@ -379,6 +387,24 @@ async function html() {
     await page.getByRole("tab", { name: "Metrics" }).click();
     await page.locator(".card").first().waitFor();
     assert.deepEqual(faults.requests.filter((url) => url.split("#")[0] !== address && !url.startsWith("data:")), []);
+  });
+}
+
+async function filters(served, address) {
+  await check("a filter means the same in one file as with the program", served, async ({ page }) => {
+    const told = async (url, filter) => {
+      await page.goto("about:blank");
+      await page.goto(`${url}view=scopes&filter=${encodeURIComponent(filter)}`);
+      await page.waitForFunction(() => /scopes/.test(document.querySelector(".scopes-view .view-note")?.textContent ?? "") || document.querySelector(".filter-error:not([hidden])"));
+      return page.evaluate(() => document.querySelector(".filter-error:not([hidden])")?.textContent ?? document.querySelector(".scopes-view .view-note").textContent);
+    };
+    const answers = new Set();
+    for (const filter of FILTERS) {
+      const [program, alone] = [await told(`${served.url}&`, filter), await told(`${address}#`, filter)];
+      assert.equal(alone, program, filter);
+      answers.add(program);
+    }
+    assert.ok(answers.size > 12, "the filters are different ones");
   });
 }
 

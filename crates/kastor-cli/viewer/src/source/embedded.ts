@@ -194,6 +194,7 @@ class EmbeddedSource implements Source {
 /** A capture with its table unpacked. */
 class Opened {
   readonly lanes: ReadonlyMap<number, Lane>;
+  private readonly threads: ReadonlyMap<number, string>;
   private readonly pids: ReadonlyMap<number, number>;
   private readonly filters = new Map<string, Uint8Array | null>();
 
@@ -202,6 +203,9 @@ class Opened {
     readonly startUnixNs: bigint,
   ) {
     this.lanes = new Map(lanes.map((lane) => [lane.id, lane]));
+    // Lanes of tasks have names of their own; a filter asks for the thread's.
+    const names = new Map(lanes.filter((lane) => lane.kind === "thread").map((lane) => [`${lane.process} ${lane.thread}`, lane.name]));
+    this.threads = new Map(lanes.map((lane) => [lane.id, names.get(`${lane.process} ${lane.thread}`) ?? lane.name]));
     this.pids = new Map(processes.map((process) => [process.id, process.pid]));
   }
 
@@ -231,7 +235,7 @@ class Opened {
       errorType: () => table.details(place).errorType ?? "",
       attribute: (key) => table.details(place).attributes.filter(([name]) => name === key).map(([, , value]) => String(value)),
       pid: this.pids.get(lane?.process ?? -1) ?? -1,
-      thread: lane?.name ?? "",
+      thread: this.threads.get(table.lane[place]!) ?? "",
     };
   }
 }
