@@ -303,6 +303,24 @@ async function run() {
     assert.match(await page.locator(".card .facts").innerText(), /p95/);
   });
 
+  await check("a series with values over time is a chart, and a track below the lanes", one, async ({ page }) => {
+    // The demonstration is over before its sums were written twice: the values are the test's, the chart is the page's.
+    await page.route("**/api/points?*", (route) => {
+      const t = Array.from({ length: 80 }, (_, at) => at * 20_000);
+      const value = t.map((_, at) => (at * 7) % 30);
+      return route.fulfill({ json: { t, value, min: value.map((one) => one - 1), max: value.map((one) => one + 1) } });
+    });
+    await page.goto(`${one.url}&view=metrics`);
+    await page.reload();
+    await page.locator(".card .uplot canvas").first().waitFor();
+    await drawn(page, ".card .uplot canvas", 3);
+    await page.locator(".card .u-over").first().hover();
+    await page.locator(".card .u-legend .u-value", { hasText: /\d/ }).first().waitFor();
+    await page.keyboard.press("1");
+    await page.locator(".label.track").first().waitFor();
+    assert.ok((await page.locator(".label.track").count()) > 1);
+  });
+
   await check("without its token a page says what to do", one, async ({ page }) => {
     await page.goto("about:blank");
     await page.goto(`${one.origin}/#token=00000000000000000000000000000000`);

@@ -165,18 +165,20 @@ class EmbeddedSource implements Source {
   }
 
   private arrows(table: ScopeTable, query: TimelineQuery, wanted: Uint8Array | null): Arrow[] {
-    const found: Arrow[] = [];
-    for (const [from, to] of this.capture(query.capture).arrows) {
-      if (found.length >= MOST_ARROWS) break;
+    const seen = this.capture(query.capture).arrows.filter(([from, to]) => {
       const at = table.start[to]!;
-      if (at < query.from || at > query.to || (wanted !== null && (wanted[from] === 0 || wanted[to] === 0))) continue;
+      return at >= query.from && at <= query.to && (wanted === null || (wanted[from] === 1 && wanted[to] === 1));
+    });
+    // They are in the order of lanes: where there are too many, those that are left out are so evenly.
+    const step = Math.max(1, Math.ceil(seen.length / MOST_ARROWS));
+    return seen.filter((_, at) => at % step === 0).map(([from, to]) => {
+      const at = table.start[to]!;
       const fromNs = Math.min(Math.max(at, table.start[from]!), table.start[from]! + table.duration[from]!);
-      found.push({
+      return {
         fromLane: table.lane[from]!, fromLevel: table.level[from]!, fromNs,
         toLane: table.lane[to]!, toLevel: table.level[to]!, toNs: at,
-      });
-    }
-    return found;
+      };
+    });
   }
 
   /** The sums of one capture by the text of the path. */
