@@ -34,6 +34,7 @@ mod check;
 mod config;
 mod files;
 mod format;
+mod kept;
 mod read;
 mod record;
 mod replay;
@@ -57,6 +58,7 @@ pub use self::{
     check::{Checked, Gap, Repaired, SessionReport, ThreadReport, check, gaps_between, repair},
     config::{CaptureConfig, Durability},
     format::{IndexEntry, Session, Thread},
+    kept::{Kept, KeptRecords, KeptScope, KeptSeries, kept_histogram},
     read::{Damage, Part, Reader},
     record::{Attribute, Block, Metric, PointEvent, Record, StoredValue, Timing},
     replay::{Replay, Replayed},

@@ -111,7 +111,7 @@ impl<'a> Timing<'a> {
 
     /// Keys and values in the order in which the keys were first given; a later value of a key replaces the earlier.
     pub fn attributes(&self) -> Attributes<'a> {
-        Attributes { all: Items(self.record.items()), rest: Items(self.record.items()) }
+        Attributes::new(self.record.items())
     }
 
     /// The point events, in order.
@@ -199,22 +199,6 @@ impl<'a> Attributes<'a> {
     fn newest(&self, key: Name) -> Option<Value<'a>> {
         self.all.filter(|item| item.key == key).filter_map(|item| item.value()).last()
     }
-
-    fn seen_before(&self, key: Name) -> bool {
-        let before = self.all.0.len() - self.rest.0.len();
-        let mut items = self.all;
-        while self.all.0.len() - items.0.len() < before {
-            match items.next() {
-                // The item under consideration itself is the last one before `rest`.
-                Some(item) if item.key == key && item.value().is_some() => {
-                    return self.all.0.len() - items.0.len() < before;
-                }
-                Some(_) => {}
-                None => return false,
-            }
-        }
-        false
-    }
 }
 
 impl<'a> Iterator for Attributes<'a> {
@@ -222,8 +206,9 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            let mut before = Items(self.all.0.get(..self.all.0.len() - self.rest.0.len())?);
             let item = self.rest.next()?;
-            if item.value().is_some() && !self.seen_before(item.key) {
+            if item.value().is_some() && !before.any(|other| other.key == item.key && other.value().is_some()) {
                 return Some((item.key.text(), self.newest(item.key)?));
             }
         }
