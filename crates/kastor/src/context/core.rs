@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::rules::Rules;
+use super::{collector, rules::Rules};
 use crate::{
     aggregate::{Descriptions, SeriesTable, Shards},
     buffer,
     callsite::{self, Decide, Vote},
     clock::{Anchors, Clock, Timeline, now_ns},
-    dispatch::{self, Collected, Environment, Managed, Shared, Worker},
-    event::{Event, Events, Metric, Process, Snapshot, Source},
+    dispatch::{Environment, Shared, Worker},
+    event::{Collected, Event, Metric, Process, Snapshot, Source},
     health::{DropReason, Ledger, Stats},
     name,
     record::Records,
@@ -159,7 +159,7 @@ impl Context {
 
     /// Brings everything emitted so far as far as the goal says. Returns per worker what is still pending.
     pub(super) fn flush(&self, goal: Goal, deadline: Deadline) -> Vec<u64> {
-        dispatch::ensure_running();
+        collector::ensure_running();
         let mut is_all = self.publish();
         if block(|t| t.delivering.get()) || crate::thread::is_own() {
             return self.workers.iter().map(|worker| worker.pending()).collect();
@@ -345,7 +345,7 @@ impl Sink for Context {
                 return;
             }
             let source = Source::inline(part, &self.environment.anchors, self.environment.sampler);
-            for event in Events::new(part.records, &source) {
+            for event in source.events() {
                 self.inline_event(&event);
             }
             t.delivering.set(false);
@@ -438,8 +438,10 @@ impl Decide for Context {
     }
 }
 
-impl Managed for Context {
-    fn tick(&self) {
+/// For the collector, the end of the process, and forks.
+impl Context {
+    /// Claims, nudges, and takes a snapshot if it is time.
+    pub(super) fn tick(&self) {
         self.publish();
         self.workers.iter().for_each(|worker| worker.nudge(&self.environment));
         let now = now_ns();
@@ -449,11 +451,13 @@ impl Managed for Context {
         }
     }
 
-    fn wake_workers(&self) {
+    /// Wakes idle workers, so that they see that they are to rest.
+    pub(super) fn wake_workers(&self) {
         self.workers.iter().for_each(|worker| worker.wake());
     }
 
-    fn flush_at_exit(&self, deadline: Deadline) {
+    /// Flushes and drops the rest, counted.
+    pub(super) fn flush_at_exit(&self, deadline: Deadline) {
         let pending = self.flush(Goal::Delivered, deadline);
         for (worker, pending) in self.workers.iter().zip(pending) {
             if pending > 0 {
@@ -466,7 +470,8 @@ impl Managed for Context {
         }
     }
 
-    fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+    /// Locks what a forked child must find unlocked.
+    pub(super) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(self.environment.anchors.hold()));
         self.rules.hold(held);
         self.inline.iter().for_each(|guarded| guarded.hold(held));
@@ -476,7 +481,8 @@ impl Managed for Context {
         self.workers.iter().for_each(|worker| worker.hold(held));
     }
 
-    fn forget_past(&self) {
+    /// In a forked child: what happened before is the parent's business.
+    pub(super) fn forget_past(&self) {
         self.shards.clear();
         self.series.clear();
         self.inline.iter().for_each(Guarded::reset);

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
     health::{DropReason, Drops, Ledger, ReporterStats, Stats},
-    sync::{AtomicU64, Held, Ordering::Relaxed, contained, drop_contained, lock},
+    sync::{AtomicU64, Held, Ordering::Relaxed, contained, drop_contained, lock, survived},
 };
 
 /// Receives the events of the contexts it was given to.
@@ -240,12 +240,7 @@ impl Guarded {
     }
 
     pub(crate) fn prefers_batches(&self) -> bool {
-        contained(|| self.reporter.as_ref().is_some_and(|reporter| reporter.prefers_batches())).unwrap_or_else(
-            |panic| {
-                drop_contained(panic);
-                false
-            },
-        )
+        survived(|| self.reporter.as_ref().is_some_and(|reporter| reporter.prefers_batches())).unwrap_or(false)
     }
 
     pub(crate) fn start(&self, aggregates: Aggregates) {
@@ -305,12 +300,8 @@ impl Guarded {
             failures: self.failures.load(Relaxed),
             is_suspended: self.suspension.is_on(),
         };
-        let own =
-            contained(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts())).unwrap_or_else(|panic| {
-                drop_contained(panic);
-                None
-            });
-        if let Some(own) = own {
+        let own = survived(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts()));
+        if let Some(own) = own.flatten() {
             // What it accepted is delivered only when the reporter itself says so.
             delivered = own.delivered;
             own.dropped.iter().for_each(|(reason, count)| dropped.add(reason, count));
@@ -387,17 +378,13 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let reporter = self.reporter.take();
-        if let Err(panic) = contained(|| drop(reporter)) {
-            drop_contained(panic);
-        }
+        survived(|| drop(reporter));
     }
 }
 
 /// The program's logger may panic too.
 pub(crate) fn log_contained(f: impl FnOnce()) {
-    if let Err(panic) = contained(f) {
-        drop_contained(panic);
-    }
+    survived(f);
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -15,6 +15,7 @@
 
 mod cold;
 mod detached;
+mod finish;
 mod hot;
 
 use std::{cell::Cell, error::Error as StdError, marker::PhantomData, ptr};
@@ -23,6 +24,7 @@ pub use self::hot::{is_on, open, open_with};
 pub(crate) use self::{
     cold::{checked, deliver_inline, is_awake},
     detached::Detached,
+    finish::{finish, foreign_ids, item_flags},
     hot::fill,
 };
 use crate::{
