@@ -135,7 +135,7 @@ impl Shard {
             let mut records = Records(rest);
             let Some(record) = records.next() else { return counted };
             rest = records.0;
-            counted.add(self.absorb_any(&record, ns_per_tick, source));
+            self.absorb_any(&record, ns_per_tick, &mut counted, source);
         }
     }
 
@@ -174,10 +174,12 @@ impl Shard {
 
     /// A record with flags or extras, or the first of its path.
     #[inline(never)]
-    fn absorb_any(&mut self, record: &Record<'_>, ns_per_tick: f64, source: &Source<'_>) -> Counted {
+    fn absorb_any(&mut self, record: &Record<'_>, ns_per_tick: f64, counted: &mut Counted, source: &Source<'_>) {
         if record.kind() != record::TIMING {
-            return Counted { timings: 0, metrics: 1 };
+            counted.metrics += 1;
+            return;
         }
+        counted.timings += 1;
         let index = record.path().index() as usize;
         if self.slots.len() <= index {
             self.slots.resize_with((index + 1).next_power_of_two(), || None);
@@ -192,14 +194,6 @@ impl Shard {
                 slot.nested += record.duration();
             }
         }
-        Counted { timings: 1, metrics: 0 }
-    }
-}
-
-impl Counted {
-    fn add(&mut self, other: Counted) {
-        self.timings += other.timings;
-        self.metrics += other.metrics;
     }
 }
 

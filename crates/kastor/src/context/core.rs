@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{collector, rules::Rules};
+use super::{Builder, collector, rules::Rules};
 use crate::{
     aggregate::{Descriptions, SeriesTable, Shards},
     buffer,
@@ -52,41 +52,40 @@ pub(crate) struct Context {
     start_unix_ns: AtomicU64,
 }
 
-/// What the builder decided.
-pub(super) struct Parts {
-    pub(super) clock: Clock,
-    pub(super) inline: Vec<Guarded>,
-    pub(super) workers: Vec<Arc<Worker>>,
-    pub(super) is_strict: bool,
-    pub(super) interval: Duration,
-    pub(super) sampler: Sampler,
-}
-
 impl Context {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(builder: Builder) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let anchors = Arc::new(Anchors::new(parts.clock.clone()));
+        let Builder { reporters, interval, queue_bytes, is_strict, clock, sampler, .. } = builder;
+        let background = reporters.iter().filter(|(_, on_full)| on_full.is_some()).count().max(1);
+        let (mut inline, mut workers) = (Vec::new(), Vec::new());
+        for (guarded, on_full) in reporters {
+            match on_full {
+                None => inline.push(guarded),
+                Some(on_full) => workers.push(Arc::new(Worker::new(guarded, on_full, queue_bytes / background))),
+            }
+        }
+        let clock = clock.unwrap_or_else(Clock::system);
+        let anchors = Arc::new(Anchors::new(clock.clone()));
         let start_unix_ns = anchors.current().anchor().unix_ns;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             id: NEXT.fetch_add(1, Relaxed),
-            clock: parts.clock,
-            environment: Arc::new(Environment { anchors, process, sampler: parts.sampler, context: OnceLock::new() }),
-            shards: Shards::new(processors),
+            clock,
+            environment: Arc::new(Environment { anchors, process, sampler, context: OnceLock::new() }),
+            shards: Shards::new(std::thread::available_parallelism().map_or(1, usize::from)),
             series: SeriesTable::default(),
             descriptions: Descriptions::default(),
-            inline: parts.inline,
-            workers: parts.workers,
+            inline,
+            workers,
             rules: Rules::default(),
             rate: Rate::default(),
-            is_strict: parts.is_strict,
-            interval: parts.interval,
+            is_strict,
+            interval,
             state: AtomicU8::new(ON),
             timings: AtomicU64::new(0),
             metrics: AtomicU64::new(0),
             cut_values: AtomicU64::new(0),
             refused: Ledger::default(),
-            next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(parts.interval.as_nanos() as u64)),
+            next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(interval.as_nanos() as u64)),
             start_unix_ns: AtomicU64::new(start_unix_ns),
         }
     }

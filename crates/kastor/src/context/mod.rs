@@ -76,8 +76,9 @@ impl Telemetry {
         block(|t| with_current(t, |telemetry| telemetry.cloned().unwrap_or(Self::DISABLED)))
     }
 
-    fn from_context(context: Context, exit_flush: Option<Duration>) -> Self {
+    fn from_context(context: Context, exit_flush: Duration) -> Self {
         let context = Arc::new(context);
+        let exit_flush = (!context.workers.is_empty()).then_some(exit_flush);
         context.start();
         let decider: Arc<dyn Decide> = Arc::<Context>::clone(&context);
         callsite::add_decider(&decider);

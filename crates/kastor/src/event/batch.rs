@@ -44,21 +44,12 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn trace_id(&self, record: &Record<'_>) -> u128 {
-        if record.has(record::flag::FOREIGN) {
-            if let Some(flow) = self.flow(record.root()) {
-                return flow.trace_id;
-            }
-        }
-        trace_id(self.part.prefix, record.root())
+        let root = record.root();
+        self.flow(record, root).map_or_else(|| trace_id(self.part.prefix, root), |flow| flow.trace_id)
     }
 
     pub(crate) fn span_id(&self, record: &Record<'_>, sequence: u32) -> u64 {
-        if record.has(record::flag::FOREIGN) {
-            if let Some(flow) = self.flow(sequence) {
-                return flow.span_id;
-            }
-        }
-        span_id(self.part.prefix, sequence)
+        self.flow(record, sequence).map_or_else(|| span_id(self.part.prefix, sequence), |flow| flow.span_id)
     }
 
     pub(crate) fn parent_span_id(&self, record: &Record<'_>) -> Option<u64> {
@@ -74,7 +65,11 @@ impl<'a> Source<'a> {
         self.sampler.takes(record.has(record::flag::FOREIGN), was_taken, self.trace_id(record))
     }
 
-    fn flow(&self, alias: u32) -> Option<Flow> {
+    /// What a number of a record stands for, if it is an alias.
+    fn flow(&self, record: &Record<'_>, alias: u32) -> Option<Flow> {
+        if !record.has(record::flag::FOREIGN) {
+            return None;
+        }
         self.part.flows.chunks_exact(FLOW_WORDS).filter_map(Flow::decode).find(|flow| flow.alias == alias)
     }
 }

@@ -101,34 +101,28 @@ pub trait Reporter: Send + Sync + 'static {
     }
 }
 
+/// Methods that do as those of what is pointed to.
+macro_rules! forward {
+    ($(fn $name:ident($($argument:ident: $type:ty)?) $(-> $result:ty)?;)*) => {
+        $(fn $name(&self $(, $argument: $type)?) $(-> $result)? {
+            (**self).$name($($argument)?)
+        })*
+    };
+}
+
 impl<R: Reporter + ?Sized> Reporter for Arc<R> {
-    fn start(&self, aggregates: Aggregates) {
-        (**self).start(aggregates);
+    forward! {
+        fn start(aggregates: Aggregates);
+        fn record_timing(event: &Timing<'_>);
+        fn record_metric(event: &Metric<'_>);
+        fn record_batch(batch: &Batch<'_>) -> Result<(), Error>;
+        fn record_aggregates(snapshot: &Snapshot<'_>) -> Result<(), Error>;
+        fn flush(deadline: Deadline) -> Result<(), Error>;
+        fn persist(deadline: Deadline) -> Result<(), Error>;
+        fn accounts() -> Option<Accounts>;
+        fn prefers_batches() -> bool;
     }
-    fn record_timing(&self, event: &Timing<'_>) {
-        (**self).record_timing(event);
-    }
-    fn record_metric(&self, event: &Metric<'_>) {
-        (**self).record_metric(event);
-    }
-    fn record_batch(&self, batch: &Batch<'_>) -> Result<(), Error> {
-        (**self).record_batch(batch)
-    }
-    fn record_aggregates(&self, snapshot: &Snapshot<'_>) -> Result<(), Error> {
-        (**self).record_aggregates(snapshot)
-    }
-    fn flush(&self, deadline: Deadline) -> Result<(), Error> {
-        (**self).flush(deadline)
-    }
-    fn persist(&self, deadline: Deadline) -> Result<(), Error> {
-        (**self).persist(deadline)
-    }
-    fn accounts(&self) -> Option<Accounts> {
-        (**self).accounts()
-    }
-    fn prefers_batches(&self) -> bool {
-        (**self).prefers_batches()
-    }
+
     fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         (**self).hold_for_fork(held);
     }
@@ -244,10 +238,7 @@ impl Guarded {
     }
 
     pub(crate) fn start(&self, aggregates: Aggregates) {
-        self.call(0, 0, |reporter| {
-            reporter.start(aggregates);
-            Ok(())
-        });
+        self.tell(0, |reporter| reporter.start(aggregates));
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -256,18 +247,12 @@ impl Guarded {
 
     /// One event, inline.
     pub(crate) fn timing(&self, event: &Timing<'_>) {
-        self.call(0, 1, |reporter| {
-            reporter.record_timing(event);
-            Ok(())
-        });
+        self.tell(1, |reporter| reporter.record_timing(event));
     }
 
     /// One event, inline. A call of an aggregated instrument is no event of the accounts.
     pub(crate) fn metric(&self, event: &Metric<'_>, events: u64) {
-        self.call(0, events, |reporter| {
-            reporter.record_metric(event);
-            Ok(())
-        });
+        self.tell(events, |reporter| reporter.record_metric(event));
     }
 
     /// A batch of so many events.
@@ -327,6 +312,15 @@ impl Guarded {
     /// Forgets the past, in a forked child.
     pub(crate) fn reset(&self) {
         self.ledger.reset();
+    }
+
+    /// What cannot fail but by a panic. What an inline reporter was offered is not counted event by event.
+    #[inline]
+    fn tell(&self, events: u64, f: impl FnOnce(&dyn Reporter)) {
+        self.call(0, events, |reporter| {
+            f(reporter);
+            Ok(())
+        });
     }
 
     /// The boundary: suspension, containment, accounts: events that count as delivered if the call succeeds, and as
