@@ -117,7 +117,7 @@ class Context:
     def describe(self, name: str, unit: str = "", help: str = "") -> None:
         """Sets unit and help text of all metrics of a name."""
 
-    def set(self, **attributes: Any) -> None:
+    def set(self, /, **attributes: Any) -> None:
         """Sets attributes of the innermost open scope of this context; the last value of a key counts."""
 
     def event(self, name: str, /, **attributes: Any) -> None:
@@ -264,7 +264,7 @@ class Scope:
     def __call__(self, function: _Function, /) -> _Function:
         """The function, with every call inside a scope of its own like this one."""
 
-    def set(self, **attributes: Any) -> None:
+    def set(self, /, **attributes: Any) -> None:
         """Sets attributes; the last value of a key counts."""
 
     def event(self, name: str, /, **attributes: Any) -> None:

@@ -5,6 +5,7 @@ import inspect
 import sys
 import typing
 import warnings
+from importlib import metadata
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_the_packages_are_namespaces_that_others_may_share():
     for name in ("pollux", "gemini_batch"):
         package = importlib.import_module(name)
         assert getattr(package, "__file__", None) is None
+
+
+@pytest.mark.parametrize("name", ["pollux", "gemini_batch"])
+def test_each_is_a_distribution_of_its_own_that_needs_kastor_alone(name):
+    distribution = metadata.distribution(f"kastor-compat-{name.replace('_', '-')}")
+    assert distribution.requires == ["kastor"]
+    files = {str(file) for file in distribution.files if ".dist-info" not in str(file) and "__pycache__" not in str(file)}
+    assert files == {f"{name}/telemetry.py", f"{name}/py.typed"}
 
 
 def test_the_enabled_context_is_a_class_for_isinstance_and_annotations(module):

@@ -8,6 +8,7 @@ import pytest
 
 from support import python, quiet
 
+DEEP = os.environ.get("KASTOR_DEEP") == "1"
 HEAD = """
 import asyncio, atexit, gc, os, signal, sys, threading, time
 import kastor
@@ -82,12 +83,18 @@ def test_an_exit_is_quiet(kind):
     quiet(HEAD + EXITS[kind] + "\n", timeout=30)
 
 
-@pytest.mark.parametrize("times", [20])
-def test_exits_beside_emitting_daemon_threads_again_and_again(times):
-    """The dangerous one: finalisation while other threads are inside native code."""
-    code = HEAD + EXITS["daemon threads that emit"].replace("0.05", "0.002") + "\n"
-    for _ in range(times):
-        quiet(code, timeout=30)
+@pytest.mark.parametrize("number", range(4000 if DEEP else 20))
+def test_exits_beside_emitting_daemon_threads_again_and_again(number):
+    """The dangerous one: finalisation while other threads are inside native code, after another while each time."""
+    emitting = EXITS["daemon threads that emit"].replace("0.05", f"{number % 40 / 4000}")
+    quiet(HEAD + emitting + "\n", timeout=60)
+
+
+@pytest.mark.skipif(not DEEP, reason="thousands of exits take minutes: KASTOR_DEEP=1")
+@pytest.mark.parametrize("kind", EXITS)
+def test_exits_of_a_kind_are_quiet_again_and_again(kind):
+    for _ in range(60):
+        quiet(HEAD + EXITS[kind] + "\n", timeout=60)
 
 
 def test_an_unhandled_exception_leaves_pythons_own_words_and_no_others():

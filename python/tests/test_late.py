@@ -51,6 +51,32 @@ def test_late_attributes_with_built_in_names_collide_like_others(both, recorder)
     assert metadata["error_type"] == "mine" and 3 in (metadata.get("name"), metadata.get("name_"))
 
 
+def test_no_key_is_a_parameter_of_the_methods(tele, recorder):
+    with tele("a") as context:
+        context.set(this=1, name=2, attributes=3)
+        context.event("e", this=1, name=2)
+        with tele("b"):
+            tele.count("c", this=1)
+    scope = tele("d")
+    with scope:
+        scope.set(this=1, self=2)
+        scope.event("e", this=1, self=2)
+    inner, outer, last = recorder.timings
+    assert [outer.metadata[key] for key in ("this", "name_", "attributes")] == [1, 2, 3]
+    assert last.metadata["this"] == 1 and last.metadata["self_"] == 2
+
+
+def test_an_event_whose_name_is_no_text_is_named_by_its_type():
+    recording = kastor.Recording()
+    tele = kastor.enable(recording)
+    with tele("a"):
+        for name in (None, 5, "\ud800x", type):
+            tele.event(name, k=1)
+    assert tele.flush(5)
+    (timing,) = recording.timings()
+    assert [event["name"] for event in timing["events"]] == ["<NoneType>", "<int>", "\ufffdx", "<type>"]
+
+
 def test_the_context_means_its_innermost_open_scope(both, recorder):
     with both("a"):
         with both("b"):

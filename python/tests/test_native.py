@@ -8,6 +8,7 @@ import logging
 import math
 import pathlib
 import threading
+import time
 import uuid
 
 import pytest
@@ -270,17 +271,26 @@ def test_a_context_knows_its_reporters():
     assert len(reporters) == 2 and recorder in reporters and recording in reporters
 
 
+STUCK = """
+import kastor, sys, threading, time
+class Stuck:
+    def record_timing(self, scope, duration, **metadata):
+        time.sleep(60)
+tele = kastor.enable(kastor.Background(Stuck()), exit_flush=float(sys.argv[1]) if sys.argv[1:] else None)
+for _ in range(10):
+    with tele("a"): pass
+"""
+
+
 def test_undelivered_events_are_named_in_one_line_at_the_end():
-    done = python(
-        """
-        import kastor, threading, time
-        class Stuck:
-            def record_timing(self, scope, duration, **metadata):
-                time.sleep(60)
-        tele = kastor.enable(kastor.Background(Stuck()))
-        for _ in range(10):
-            with tele("a"): pass
-        """,
-        timeout=30,
-    )
-    assert done.returncode == 0 and len(done.stderr.splitlines()) <= 1, done
+    done = python(STUCK, timeout=30)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0 and "not delivered at exit" in line and "10 events pending" in line, done
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_the_end_waits_as_long_as_a_context_asks_for(seconds):
+    start = time.monotonic()
+    done = python(STUCK, str(seconds), timeout=60)
+    assert done.returncode == 0 and "10 events pending" in done.stderr
+    assert seconds <= time.monotonic() - start

@@ -8,7 +8,7 @@ import pytest
 
 import kastor
 from kastor import compat
-from support import Recorder, quiet
+from support import TIMING_KEYS, Recorder
 
 
 class Failing:
@@ -309,113 +309,6 @@ def test_reporters_run_on_the_thread_that_closed_the_scope():
     assert threads == [ident]
 
 
-def test_a_background_reporter_gets_every_call_on_a_thread_of_its_own():
-    recorder, threads = Recorder(), set()
-    original = recorder.record_timing
-    recorder.record_timing = lambda *args, **kwargs: (threads.add(threading.get_ident()), original(*args, **kwargs))
-    tele = kastor.enable(kastor.Background(recorder))
-    for _ in range(100):
-        with tele("a", k=1):
-            tele.count("c")
-    tele.flush(10)
-    assert recorder.scopes == ["a"] * 100 and len(recorder.metrics) == 100
-    assert recorder.timings[0].metadata["k"] == 1
-    assert threads and threading.get_ident() not in threads
-    tele.shutdown(10)
-
-
-def test_a_blocked_background_reporter_does_not_block_the_program():
-    release, started, recorder = threading.Event(), threading.Event(), Recorder()
-
-    class Blocked:
-        def record_timing(self, scope, duration, **metadata):
-            started.set()
-            release.wait(60)
-
-    tele = kastor.enable(kastor.Background(Blocked()), recorder)
-    start = time.monotonic()
-    emit(tele, 5000)
-    assert started.wait(10)
-    tele.flush(0.2)
-    assert time.monotonic() - start < 10 and len(recorder.timings) == 5000
-    release.set()
-    tele.shutdown(10)
-
-
-def test_a_failing_background_reporter_is_contained(caplog):
-    failing, recorder = Failing(), Recorder()
-    tele = kastor.enable(kastor.Background(failing), recorder)
-    emit(tele, 100)
-    tele.flush(10)
-    assert 1 <= failing.calls <= 100 and len(recorder.timings) == 100
-    tele.shutdown(10)
-
-
-def test_a_background_reporter_survives_finalisers_and_signals_that_emit():
-    """Both may run on the thread that is just putting something into the queue."""
-    quiet(
-        """
-        import gc, itertools, signal, kastor
-        class Count:
-            def __init__(self): self.scopes = {}
-            def record_timing(self, scope, duration, **metadata):
-                self.scopes[scope] = self.scopes.get(scope, 0) + 1
-        count = Count()
-        tele = kastor.enable(kastor.Background(count, max_events=1_000_000))
-        died = itertools.count()
-        class Dies:
-            def __del__(self):
-                next(died)
-                with tele("del"): pass
-        handled = itertools.count()
-        def handler(*_):
-            next(handled)
-            with tele("signal"): pass
-        signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-        gc.set_threshold(3)
-        for _ in range(20_000):
-            cycle = [Dies()]
-            cycle.append(cycle)
-            with tele("a", cycle=cycle): pass
-            del cycle
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        gc.collect()
-        assert tele.flush(20)
-        ends = {}
-        for path, times in count.scopes.items():
-            last = path.rsplit(".")[-1]
-            ends[last] = ends.get(last, 0) + times
-        # What was emitted while the reporter itself was served is counted as such.
-        (reporter,) = tele.stats()["reporters"]
-        assert ends["a"] == 20_000, ends
-        made = 20_000 + next(died) + next(handled)
-        assert sum(ends.values()) + reporter["dropped"].get("reentrant", 0) == made, (ends, reporter, made)
-        """,
-        timeout=120,
-    )
-
-
-def test_a_background_reporter_drops_what_finds_no_room_and_counts_it():
-    release, recorder = threading.Event(), Recorder()
-    original = recorder.record_timing
-    recorder.record_timing = lambda *args, **kwargs: (release.wait(30), original(*args, **kwargs))
-    background = kastor.Background(recorder, max_events=10)
-    tele = kastor.enable(background)
-    emit(tele, 100)
-    release.set()
-    assert tele.flush(10)
-    stats = background.stats()
-    assert stats["delivered"] == len(recorder.timings) and stats["delivered"] + stats["dropped"] == 100
-    assert 10 <= stats["delivered"] <= 11
-
-
-@pytest.mark.parametrize("bad", [0, -1])
-def test_a_background_reporter_needs_room(bad):
-    with pytest.raises(ValueError):
-        kastor.Background(Recorder(), max_events=bad)
-
-
 def test_a_function_reporter_is_made_of_functions():
     timings, metrics = [], []
     tele = kastor.enable(
@@ -486,6 +379,29 @@ def test_chaos_beside_a_good_reporter_loses_nothing(caplog):
     for thread in threads:
         thread.join(60)
     assert recorder.scopes.count("a") == 2000
+
+
+def test_what_a_reporter_keeps_stays_as_it_was():
+    """The numbers of an event are used again, but not while anybody has them."""
+
+    class Keeping:
+        def __init__(self):
+            self.kept = []
+
+        def record_timing(self, scope, duration, *, start_monotonic_s, end_wall_time_s, **metadata):
+            self.kept.append((duration, end_wall_time_s - start_monotonic_s) if len(self.kept) % 2 else [duration])
+
+    clock, keeping, recorder = kastor.MockClock(), Keeping(), Recorder()
+    tele = kastor.enable(keeping, recorder, clock=clock)
+    for number in range(100):
+        with tele("a"):
+            clock.advance(number)
+    assert [kept[0] for kept in keeping.kept] == [float(number) for number in range(100)]
+    assert [event.value for event in recorder.timings] == [float(number) for number in range(100)]
+    starts = [event.metadata["start_monotonic_s"] for event in recorder.timings]
+    assert [later - earlier for earlier, later in zip(starts, starts[1:])] == [float(number) for number in range(99)]
+    numbers = [event.metadata[key] for event in recorder.timings for key in TIMING_KEYS[3:]]
+    assert len(set(map(id, numbers))) == len(numbers)
 
 
 def test_a_reporter_that_changes_its_metadata_changes_nobody_elses():

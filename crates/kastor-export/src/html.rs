@@ -2,13 +2,10 @@
 
 use kastor::Report;
 
-/// The tables that the report's `Display` prints.
+/// What the report's `Display` prints.
 pub fn report_html(report: &Report) -> String {
     let tables = report.tables();
-    if tables.is_empty() {
-        return "<p>nothing recorded</p>".to_owned();
-    }
-    let mut out = String::new();
+    let mut out = String::from(if tables.is_empty() { "<p>nothing recorded</p>" } else { "" });
     for table in &tables {
         out.push_str("<table>");
         for (at, row) in table.iter().enumerate() {
@@ -22,6 +19,11 @@ pub fn report_html(report: &Report) -> String {
         }
         out.push_str("</tbody></table>");
     }
+    for degraded in report.degraded() {
+        out.push_str("<p>over the overhead budget: ");
+        push_text(&mut out, &degraded.to_string());
+        out.push_str("</p>");
+    }
     out
 }
 
@@ -29,6 +31,11 @@ pub fn report_html(report: &Report) -> String {
 fn push_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
     let style = if is_name { "text-align: left; white-space: pre" } else { "text-align: right" };
     out.push_str(&format!("<{tag} style=\"{style}\">"));
+    push_text(out, text);
+    out.push_str(&format!("</{tag}>"));
+}
+
+fn push_text(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
             '&' => out.push_str("&amp;"),
@@ -38,14 +45,13 @@ fn push_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
             other => out.push(other),
         }
     }
-    out.push_str(&format!("</{tag}>"));
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use kastor::{MockClock, Telemetry};
+    use kastor::{MockClock, Recording, Telemetry};
 
     use super::report_html;
 
@@ -64,5 +70,18 @@ mod tests {
         assert!(html.contains("<td style=\"text-align: left; white-space: pre\">  &lt;b&gt;</td>"), "{html}");
         assert!(html.contains("<td style=\"text-align: right\">2.00 ms</td>"), "{html}");
         assert!(html.contains("<td style=\"text-align: right\">counter</td>"), "{html}");
+    }
+
+    #[test]
+    fn what_is_beyond_the_overhead_budget_follows() {
+        let clock = MockClock::new();
+        let recording = Recording::new(1 << 16);
+        let telemetry = Telemetry::builder().clock(clock.clone()).reporter(recording).overhead_budget(1e-12).build();
+        (0..3).for_each(|_| drop(telemetry.scope("<hot>")));
+        clock.advance(Duration::from_secs(1));
+        assert!(telemetry.flush(Duration::from_secs(30)).is_complete());
+        let html = report_html(&telemetry.report());
+        let line = "<p>over the overhead budget: &lt;hot&gt;: aggregated only; 3 calls/s";
+        assert!(html.contains("</table><p>") && html.contains(line), "{html}");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    escape::escaped,
     getters::getters,
     sync::{AtomicU64, Ordering::Relaxed},
 };
@@ -157,6 +158,9 @@ getters! {
         /// Times that the processor's counter and the monotonic clock parted, as when the machine was suspended: scopes
         /// that were open then have a duration by the counter, and those closed since are timed anew.
         pub(crate) clock_gaps: u64,
+        /// Scopes that went beyond the overhead budget, by path; see
+        /// [`Builder::overhead_budget`](crate::Builder::overhead_budget).
+        pub(crate) degraded: Vec<Degraded> => &[Degraded],
         /// One entry per reporter, in the order of registration.
         pub(crate) reporters: Vec<ReporterStats> => &[ReporterStats],
     }
@@ -168,6 +172,9 @@ impl fmt::Display for Stats {
         for (reason, count) in self.dropped.iter() {
             writeln!(f, "dropped before delivery, {reason}: {count}")?;
         }
+        for degraded in &self.degraded {
+            writeln!(f, "over the overhead budget: {degraded}")?;
+        }
         for reporter in &self.reporters {
             write!(f, "{}: delivered {}, queued {}", reporter.name, reporter.delivered, reporter.queued)?;
             for (reason, count) in reporter.dropped.iter() {
@@ -176,6 +183,42 @@ impl fmt::Display for Stats {
             writeln!(f, "{}", if reporter.is_suspended { ", suspended" } else { "" })?;
         }
         Ok(())
+    }
+}
+
+/// How much less than everything is kept of a path's scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Degradation {
+    /// They are in the aggregates, which stay exact; no reporter gets them (`sampled`).
+    Aggregated,
+    /// Scopes of this name are switched off: they are in no path, depth or parent.
+    Off,
+}
+
+getters! {
+    /// A path whose scopes went beyond the overhead budget.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Degraded {
+        /// The scope's full path.
+        pub(crate) path: &'static str,
+        /// What is left of it.
+        pub(crate) level: Degradation,
+        /// How often it was called when that was decided.
+        pub(crate) calls_per_second: f64,
+        /// The share of one processor that recording and delivering it took then, by estimate.
+        pub(crate) share: f64,
+    }
+}
+
+impl fmt::Display for Degraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Degradation::Aggregated => "aggregated only",
+            Degradation::Off => "switched off",
+        };
+        let (path, calls, percent) = (escaped(self.path), self.calls_per_second, self.share * 100.0);
+        write!(f, "{path}: {level}; {calls:.0} calls/s, about {percent:.2} % of a processor")
     }
 }
 

@@ -8,6 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
 use crate::{
     escape::{escaped, json_number, json_object, json_text},
     event::{MetricType, Number, ScopeAggregate, SeriesAggregate},
+    health::{Degradation, Degraded},
     name::Path,
     value::json_value,
 };
@@ -15,17 +16,18 @@ use crate::{
 /// What a context has aggregated up to one moment: what [`Telemetry::report`](crate::Telemetry::report) returns.
 ///
 /// `Display` prints tables for people; [`to_json`](Self::to_json) is for programs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// In the order of the tree.
     scopes: Vec<ScopeAggregate>,
     series: Vec<SeriesAggregate>,
     /// Lines of the tree: the path, and its scope if one closed.
     lines: Vec<(Path, Option<usize>)>,
+    degraded: Vec<Degraded>,
 }
 
 impl Report {
-    pub(crate) fn new(scopes: Vec<ScopeAggregate>, series: Vec<SeriesAggregate>) -> Self {
+    pub(crate) fn new(scopes: Vec<ScopeAggregate>, series: Vec<SeriesAggregate>, degraded: Vec<Degraded>) -> Self {
         let mut figures: BTreeMap<Path, ScopeAggregate> = scopes.into_iter().map(|scope| (scope.path, scope)).collect();
         let (mut scopes, mut lines) = (Vec::with_capacity(figures.len()), Vec::new());
         for path in tree(&figures) {
@@ -33,7 +35,7 @@ impl Report {
             lines.push((path, scope.is_some().then_some(scopes.len())));
             scopes.extend(scope);
         }
-        Self { scopes, series, lines }
+        Self { scopes, series, lines, degraded }
     }
 
     /// Every path under which a scope closed, in the order of the tree.
@@ -44,6 +46,11 @@ impl Report {
     /// Every metric: one entry per path, instrument and set of labels, ordered by path.
     pub fn series(&self) -> &[SeriesAggregate] {
         &self.series
+    }
+
+    /// Scopes that are beyond the overhead budget, by path: what is switched off is missing above.
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
     }
 
     /// The scopes of one path.
@@ -57,7 +64,7 @@ impl Report {
     }
 
     /// `{"scopes": […], "metrics": […]}`, one object each; durations in seconds, as the keys say. What an instrument has
-    /// no figure for is left out.
+    /// no figure for is left out. What is beyond the overhead budget, if anything is, follows under `"degraded"`.
     pub fn to_json(&self) -> String {
         let scopes = self.scopes.iter().map(|scope| {
             let seconds = |of: Figure| Some(json_number(of(scope).as_secs_f64()));
@@ -91,7 +98,20 @@ impl Report {
             ])
         });
         let (scopes, series) = (scopes.collect::<Vec<_>>().join(", "), series.collect::<Vec<_>>().join(", "));
-        format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]}}")
+        let degraded = self.degraded.iter().map(|degraded| {
+            let is_off = degraded.level() == Degradation::Off;
+            json_object([
+                ("path", Some(json_text(degraded.path()))),
+                ("is_off", Some(is_off.to_string())),
+                ("calls_per_second", Some(json_number(degraded.calls_per_second()))),
+                ("share", Some(json_number(degraded.share()))),
+            ])
+        });
+        let degraded = match self.degraded.is_empty() {
+            true => String::new(),
+            false => format!(", \"degraded\": [{}]", degraded.collect::<Vec<_>>().join(", ")),
+        };
+        format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]{degraded}}}")
     }
 
     /// The tables that [`Display`](fmt::Display) prints, one for scopes and one for metrics, each if there are any. Rows of
@@ -138,6 +158,10 @@ impl fmt::Display for Report {
         for (at, table) in tables.iter().enumerate() {
             f.write_str(if at == 0 { "" } else { "\n" })?;
             write_table(f, table)?;
+        }
+        for (at, degraded) in self.degraded.iter().enumerate() {
+            f.write_str(if at == 0 { "\n" } else { "" })?;
+            writeln!(f, "over the overhead budget: {degraded}")?;
         }
         Ok(())
     }

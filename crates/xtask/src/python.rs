@@ -44,7 +44,7 @@ enum Purpose {
 pub(crate) fn test(steps: &mut Steps, root: &Path, deep: bool) {
     let interpreters = interpreters();
     if interpreters.is_empty() {
-        return steps.skip("python", &format!("no CPython from 3.{OLDEST_MINOR} up was found on PATH or under pyenv"));
+        return steps.skip("python", &none_found());
     }
     for (index, interpreter) in interpreters.iter().enumerate() {
         let name = format!("python {}", interpreter.version);
@@ -74,7 +74,7 @@ pub(crate) fn test(steps: &mut Steps, root: &Path, deep: bool) {
 pub(crate) fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     let interpreters = interpreters();
     if interpreters.is_empty() {
-        eprintln!("xtask bench: no CPython from 3.{OLDEST_MINOR} up was found on PATH or under pyenv");
+        eprintln!("xtask bench: {}", none_found());
         return ExitCode::FAILURE;
     }
     let (passed_on, json) = without_file(arguments);
@@ -195,16 +195,15 @@ fn finished(mut command: Command) -> Result<(), String> {
     }
 }
 
-/// Every CPython from 3.11 up, oldest first, one for each version.
+/// Every CPython from 3.11 up that can make a virtual environment, oldest first, one for each version: from `PATH`, from
+/// pyenv, or from `/usr/bin`.
 fn interpreters() -> Vec<Interpreter> {
-    let mut candidates = Vec::new();
-    for minor in OLDEST_MINOR..=NEWEST_MINOR {
-        for suffix in ["", "t"] {
-            candidates.push(PathBuf::from(format!("python3.{minor}{suffix}")));
-        }
-    }
-    candidates.push(PathBuf::from("python3"));
+    let named =
+        (OLDEST_MINOR..=NEWEST_MINOR).flat_map(|minor| ["", "t"].map(|suffix| format!("python3.{minor}{suffix}")));
+    let named: Vec<String> = named.chain(["python3".to_owned()]).collect();
+    let mut candidates: Vec<PathBuf> = named.iter().map(PathBuf::from).collect();
     candidates.extend(pyenv());
+    candidates.extend(named.iter().map(|name| Path::new("/usr/bin").join(name)));
     let mut found = BTreeMap::new();
     for program in candidates {
         if let Some((minor, free_threaded)) = asked(&program) {
@@ -221,21 +220,30 @@ fn interpreters() -> Vec<Interpreter> {
         .collect()
 }
 
+fn none_found() -> String {
+    format!("no CPython from 3.{OLDEST_MINOR} up with venv was found on PATH, under pyenv or in /usr/bin")
+}
+
 /// The interpreters that pyenv keeps, newest first.
 fn pyenv() -> Vec<PathBuf> {
     let root = env::var_os("PYENV_ROOT")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv")));
     let Some(Ok(entries)) = root.map(|root| fs::read_dir(root.join("versions"))) else { return Vec::new() };
-    let mut programs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path().join("bin/python")).collect();
-    programs.sort();
-    programs.reverse();
-    programs
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.sort_by_key(|folder| numbers(folder.file_name().and_then(|name| name.to_str()).unwrap_or_default()));
+    folders.into_iter().rev().map(|folder| folder.join("bin/python")).collect()
 }
 
-/// The minor version of a CPython 3 and whether it has no global lock; none if it is something else, or does not start.
+/// The numbers of a version, to compare by: 3.13.10 is newer than 3.13.9.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+/// The minor version of a CPython 3 and whether it has no global lock; none if it is something else, does not start, or
+/// cannot make a virtual environment: Debian has that in a package of its own.
 fn asked(program: &Path) -> Option<(u32, bool)> {
-    const QUESTION: &str = "import sys, sysconfig; print(sys.implementation.name, *sys.version_info[:2], \
+    const QUESTION: &str = "import ensurepip, sys, sysconfig, venv; print(sys.implementation.name, *sys.version_info[:2], \
                             int(bool(sysconfig.get_config_var('Py_GIL_DISABLED'))))";
     let output = Command::new(program)
         .args(["-c", QUESTION])
@@ -253,7 +261,14 @@ fn asked(program: &Path) -> Option<(u32, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_file;
+    use super::{numbers, without_file};
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        let mut versions = ["3.13.9", "3.13.10", "3.9.18", "3.13.0t"];
+        versions.sort_by_key(|version| numbers(version));
+        assert_eq!(versions, ["3.9.18", "3.13.0t", "3.13.9", "3.13.10"]);
+    }
 
     #[test]
     fn the_programs_arguments_are_kept_and_ours_are_taken_out() {

@@ -3,7 +3,13 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use kastor::Telemetry;
-use pyo3::{exceptions::PyTypeError, ffi, prelude::*, types::PyDict};
+use pyo3::{
+    Borrowed,
+    exceptions::{PyException, PyOverflowError, PyTypeError},
+    ffi,
+    prelude::*,
+    types::PyDict,
+};
 
 use super::{attach, flushed::Flushed, logging, open_scopes, report::Report, scopes, stats};
 use crate::{
@@ -37,12 +43,34 @@ pub(crate) fn duration(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.clamp(0.0, 315_360_000.0)).unwrap_or_default()
 }
 
+/// A number of seconds. What is none is a `TypeError`, whatever the object itself raises.
+pub(crate) struct Seconds(Duration);
+
+impl Seconds {
+    const DEFAULT: Self = Self(Duration::from_secs(5));
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Seconds {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract::<f64>() {
+            Ok(seconds) => Ok(Self(duration(seconds))),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => Ok(Self(duration(f64::MAX))),
+            Err(error) if error.is_instance_of::<PyException>(object.py()) => {
+                Err(PyTypeError::new_err("expected a number of seconds"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Brings what was emitted to every reporter, or says after `timeout` seconds what is pending.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
-pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
+#[pyo3(signature = (this, timeout=Seconds::DEFAULT), text_signature = "(self, timeout=5.0)")]
+pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: Seconds) -> PyResult<Flushed> {
     let python = this.py();
-    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
+    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(timeout.0));
     let mut flushed = Flushed::of(&python.detach(|| telemetry.flush(deadline.remaining())));
     if let Some(context) = enabled(this)? {
         reporters::background::flush(python, context, deadline, &mut flushed)?;
@@ -53,10 +81,10 @@ pub(crate) fn flush(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> 
 
 /// Makes what was emitted durable, delivered or not, as far as reporters can: those with a spool write it to disk.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
-pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
+#[pyo3(signature = (this, timeout=Seconds::DEFAULT), text_signature = "(self, timeout=5.0)")]
+pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: Seconds) -> PyResult<Flushed> {
     let python = this.py();
-    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
+    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(timeout.0));
     let mut flushed = Flushed::of(&python.detach(|| telemetry.persist(deadline.remaining())));
     if let Some(context) = enabled(this)? {
         reporters::background::flush(python, context, deadline, &mut flushed)?;
@@ -67,10 +95,10 @@ pub(crate) fn persist(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed
 
 /// Flushes, and disables the context for ever; what comes later is dropped and counted.
 #[pyfunction]
-#[pyo3(signature = (this, timeout=5.0), text_signature = "(self, timeout=5.0)")]
-pub(crate) fn shutdown(this: &Bound<'_, PyAny>, timeout: f64) -> PyResult<Flushed> {
+#[pyo3(signature = (this, timeout=Seconds::DEFAULT), text_signature = "(self, timeout=5.0)")]
+pub(crate) fn shutdown(this: &Bound<'_, PyAny>, timeout: Seconds) -> PyResult<Flushed> {
     let python = this.py();
-    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(duration(timeout)));
+    let (telemetry, deadline) = (telemetry(this)?, kastor::Deadline::after(timeout.0));
     let mut flushed = Flushed::of(&python.detach(|| telemetry.shutdown(deadline.remaining())));
     if let Some(context) = enabled(this)? {
         reporters::background::flush(python, context, deadline, &mut flushed)?;
@@ -153,7 +181,7 @@ pub(crate) fn all_reporters<'py>(this: &Bound<'py, PyAny>) -> PyResult<Vec<Bound
 
 /// Sets attributes of the current scope of this context; the last value of a key counts.
 #[pyfunction]
-#[pyo3(signature = (this, **attributes), text_signature = "(self, **attributes)")]
+#[pyo3(signature = (this, /, **attributes), text_signature = "(self, /, **attributes)")]
 pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::set(&scope, attributes),
@@ -164,7 +192,11 @@ pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>
 /// Adds a point event to the current scope of this context.
 #[pyfunction]
 #[pyo3(signature = (this, name, /, **attributes), text_signature = "(self, name, /, **attributes)")]
-pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+pub(crate) fn event(
+    this: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyAny>,
+    attributes: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
     match current(this)? {
         Some(scope) => scopes::event(&scope, name, attributes),
         None => Ok(()),

@@ -10,9 +10,9 @@ use super::{clock::MockClock, contexts::duration, lifecycle, logging};
 use crate::{
     hot::{
         context::{self, Settings},
-        deliver::PythonReporter,
         disabled,
         object::Owned,
+        reporter::PythonReporter,
         value::class_name,
     },
     reporters,
@@ -138,13 +138,14 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
     let telemetry = builder.build();
     given.iter().for_each(|reporter| reporters::start(&telemetry, &reporter));
     let settings = Settings {
+        keeps_attributes: !native.is_empty() || options.capture.is_some(),
         telemetry,
         reporters: of_python,
         native,
         is_strict: options.is_strict,
         captures_repr: options.captures_repr,
     };
-    lifecycle::register(python)?;
+    lifecycle::register(python, options.exit_flush)?;
     // SAFETY: the thread is attached, and the module is made; the answer is a new reference or null with an error.
     unsafe { Bound::from_owned_ptr_or_err(python, context::new(settings)) }
 }

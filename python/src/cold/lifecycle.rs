@@ -1,12 +1,12 @@
 //! The ends: of the interpreter, of a forked child's past, of a worker process.
 //!
-//! - At exit every context is flushed, all together within one second; what was not delivered is said in one line, and
+//! - At exit every context is flushed, all together within one second or the longest that any of them asked for; what was not delivered is said in one line, and
 //!   given up, so that nothing waits a second time.
 //! - A forked child forgets the accounts of Python reporters, as the core forgets its own.
 //! - Children that `multiprocessing` forks skip the interpreter's exit hooks: they flush by a finalizer.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -22,12 +22,17 @@ use crate::{hot::context, reporters};
 
 /// What idle threads may take to end before a fork.
 const FORK_BUDGET: Duration = Duration::from_millis(50);
-/// What all contexts together may take at the end.
+/// What all contexts together may take at the end, if none of them says otherwise.
 const EXIT_BUDGET: Duration = Duration::from_secs(1);
+/// The longest that any of them asked for.
+static EXIT_BUDGET_MS: AtomicU64 = AtomicU64::new(0);
 
-/// Asks to be told of the ends; with the first context, so that importing costs nothing.
-pub(crate) fn register(python: Python<'_>) -> PyResult<()> {
+/// Asks to be told of the ends; with the first context, so that importing costs nothing. `exit_flush` is what the context
+/// asks for.
+pub(crate) fn register(python: Python<'_>, exit_flush: Option<Duration>) -> PyResult<()> {
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    let milliseconds = exit_flush.unwrap_or(EXIT_BUDGET).as_millis();
+    EXIT_BUDGET_MS.fetch_max(u64::try_from(milliseconds).unwrap_or(u64::MAX), Relaxed);
     if IS_REGISTERED.swap(true, Relaxed) {
         return Ok(());
     }
@@ -47,7 +52,7 @@ pub(crate) fn register(python: Python<'_>) -> PyResult<()> {
 /// Flushes everything within the budget; says what was not delivered, and gives that up.
 #[pyfunction]
 pub(crate) fn _at_exit(python: Python<'_>) -> PyResult<()> {
-    let deadline = Deadline::after(EXIT_BUDGET);
+    let deadline = Deadline::after(Duration::from_millis(EXIT_BUDGET_MS.load(Relaxed)));
     for owned in context::all() {
         // SAFETY: an owned reference to a context.
         let object = unsafe { Bound::from_owned_ptr(python, owned.into_ptr()) };

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use kastor::{Carrier, TraceParent, raw};
-use pyo3::{exceptions::PyTypeError, prelude::*, types::PyDict};
+use pyo3::{exceptions::PyTypeError, ffi, prelude::*, types::PyDict};
 
 use super::contexts::add_method;
 use crate::hot::{
@@ -41,7 +41,7 @@ fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Extra)) -> PyResult<()>
 
 /// Sets attributes; the last value of a key counts.
 #[pyfunction]
-#[pyo3(signature = (this, **attributes), text_signature = "(self, **attributes)")]
+#[pyo3(signature = (this, /, **attributes), text_signature = "(self, /, **attributes)")]
 pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let pairs = pairs(attributes);
     let mut replaced = Vec::new();
@@ -62,10 +62,14 @@ pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>
     // Old values may run code of the program when they go: here, where nothing is borrowed any more.
 }
 
-/// Adds a point event.
+/// Adds a point event. A name that is no text is named by its type: this raises nothing.
 #[pyfunction]
 #[pyo3(signature = (this, name, /, **attributes), text_signature = "(self, name, /, **attributes)")]
-pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+pub(crate) fn event(
+    this: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyAny>,
+    attributes: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
     // SAFETY: held by the object.
     let context = owner(unsafe { (*cell_of(this)?).owner });
     if context.is_null() {
@@ -73,7 +77,14 @@ pub(crate) fn event(this: &Bound<'_, PyAny>, name: &str, attributes: Option<&Bou
     }
     // SAFETY: the scope keeps its context.
     let tick = raw::tick(unsafe { &(*context).telemetry });
-    let event = PointEvent { name: raw::name(name), tick, attributes: pairs(attributes) };
+    // SAFETY: an object that is alive; its type is checked before it is read as a `str`.
+    let text = unsafe {
+        match ffi::PyUnicode_Check(name.as_ptr()) {
+            0 => format!("<{}>", value::class_name(ffi::Py_TYPE(name.as_ptr()).cast())),
+            _ => lossy_text(name.as_ptr()),
+        }
+    };
+    let event = PointEvent { name: raw::name(&text), tick, attributes: pairs(attributes) };
     let mut event = Some(event);
     change(this, |rich| {
         if rich.events.len() < MAX_KEPT {
@@ -101,7 +112,6 @@ pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> P
 pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: an object that is alive; checked before it is read as a `str`.
     let text = unsafe {
-        use pyo3::ffi;
         if ffi::PyUnicode_Check(error.as_ptr()) != 0 {
             lossy_text(error.as_ptr())
         } else if ffi::PyType_Check(error.as_ptr()) != 0 {

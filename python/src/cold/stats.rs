@@ -1,12 +1,17 @@
 //! The accounts as a dict.
 
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
+
 use kastor::{Drops, Telemetry};
 use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
 };
 
-use crate::hot::{context::Context, value::class_name};
+use crate::{
+    hot::{context::Context, value::class_name},
+    reporters::background,
+};
 
 /// `{"emitted", "timings", "metrics", "dropped", "cut_values", "overflowed_names", "overflowed_series", "reporters"}`;
 /// one dict per reporter, the native ones first.
@@ -33,12 +38,25 @@ pub(crate) fn stats<'py>(python: Python<'py>, context: Option<&Context>) -> PyRe
         )?)?;
     }
     for reporter in context.iter().flat_map(|context| context.reporters.iter()) {
-        use std::sync::atomic::Ordering::Relaxed;
         // SAFETY: the context keeps its reporters.
+        let object = unsafe { Bound::from_borrowed_ptr(python, reporter.as_ptr()) };
+        // SAFETY: an object that is alive.
         let name = unsafe { class_name(pyo3::ffi::Py_TYPE(reporter.as_ptr()).cast()) };
-        let delivered = reporter.delivered.load(Relaxed);
-        let failures = (reporter.failures.load(Relaxed), reporter.is_suspended());
-        reporters.append(entry(python, &name, (delivered, reporter.drops()), (0, 0), failures)?)?;
+        let mut delivered = reporter.delivered.load(Relaxed);
+        let mut failures = (reporter.failures.load(Relaxed), reporter.is_suspended());
+        let (mut queued, mut later) = (0, BTreeMap::new());
+        if let Some(accounts) = background::accounts(&object)? {
+            // What the queue took is not delivered yet, and may be dropped there.
+            (delivered, queued, later) = (accounts.delivered, accounts.queued, accounts.dropped);
+            failures = (failures.0 + accounts.failures, failures.1 || accounts.is_suspended);
+        }
+        let entry = entry(python, &name, (delivered, reporter.drops()), (queued, 0), failures)?;
+        let dropped = entry.get_item("dropped")?.unwrap_or_else(|| PyDict::new(python).into_any());
+        for (reason, count) in later.into_iter().filter(|(_, count)| *count > 0) {
+            let known = dropped.cast::<PyDict>()?.get_item(&reason)?.map_or(Ok(0), |known| known.extract::<u64>())?;
+            dropped.set_item(reason, known + count)?;
+        }
+        reporters.append(entry)?;
     }
     all.set_item("reporters", reporters)?;
     Ok(all)

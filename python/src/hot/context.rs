@@ -16,9 +16,10 @@ use pyo3::ffi::{self, PyObject};
 use super::{
     arguments::{Arguments, ArgumentsPtr, new_arguments},
     cell::{self, Cell, Extra, Named, Parts, flag},
-    deliver::PythonReporter,
+    keys::Kind,
     names,
     object::{Owned, call_arguments, items, new_ref, utf8},
+    reporter::PythonReporter,
 };
 
 /// The object. `call` has to stand where scopes have it too.
@@ -36,6 +37,11 @@ pub(crate) struct Context {
     pub(crate) is_strict: bool,
     /// Values that are not copied are kept as their `repr`.
     pub(crate) captures_repr: bool,
+    /// A reporter gets records, and with them the attributes; sums are made without.
+    pub(crate) keeps_attributes: bool,
+    /// A Python reporter takes these.
+    pub(crate) takes_timings: bool,
+    pub(crate) takes_metrics: bool,
     /// The line from ticks to time as it was last asked for, and the tick up to which it is fresh enough.
     line: UnsafeCell<(Option<Timeline>, u64)>,
     /// When the context was made, in monotonic nanoseconds of its first line.
@@ -80,6 +86,7 @@ pub(crate) struct Settings {
     pub(crate) native: Vec<Owned>,
     pub(crate) is_strict: bool,
     pub(crate) captures_repr: bool,
+    pub(crate) keeps_attributes: bool,
 }
 
 /// How long a line is fresh enough, as in the core.
@@ -134,6 +141,10 @@ pub(crate) unsafe fn new(settings: Settings) -> *mut PyObject {
         (&raw mut (*context).call).write(Some(call));
         (&raw mut (*context).weak_references).write(ptr::null_mut());
         (&raw mut (*context).telemetry).write(ManuallyDrop::new(settings.telemetry));
+        let takes = |kind| settings.reporters.iter().any(|reporter| reporter.takes(kind));
+        (&raw mut (*context).takes_timings).write(takes(Kind::Timing));
+        (&raw mut (*context).takes_metrics).write(takes(Kind::Metric));
+        (&raw mut (*context).keeps_attributes).write(settings.keeps_attributes);
         (&raw mut (*context).reporters).write(ManuallyDrop::new(settings.reporters));
         (&raw mut (*context).native).write(ManuallyDrop::new(settings.native));
         (&raw mut (*context).is_strict).write(settings.is_strict);

@@ -1,19 +1,18 @@
 //! Python reporters: called inline, on the thread that closed the scope, by vectorcall and without a dict.
 //!
-//! A failing reporter harms nobody: an `Exception` is logged with its traceback the first times, then ever more rarely,
-//! and after some failures in a row the reporter is left out for a while. What is no `Exception` (Ctrl-C, `SystemExit`)
-//! goes on after the other reporters were served.
+//! The keys' tuple is made once per call site (`keys`), paths once (`texts`), and numbers are used again (`floats`). What a
+//! reporter raises is `reporter`'s business; what is no `Exception` (Ctrl-C, `SystemExit`) goes on after the other
+//! reporters were served.
 
 use std::{
     cell::Cell as Place,
     mem::MaybeUninit,
     ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicPtr, Ordering::Relaxed},
 };
 
 use kastor::{
-    DropReason, Drops, MetricType,
+    DropReason, MetricType,
     raw::{self, Name},
 };
 use pyo3::{
@@ -25,112 +24,11 @@ use super::{
     arguments::values_of,
     cell::{Cell, Extra},
     context::Context,
+    floats,
     keys::{self, ERROR_TYPE, Keys, Kind},
     object::{Owned, clear, lossy_text, new_ref, new_text},
     texts,
 };
-
-/// Failures in a row after which a reporter is left out.
-const FAILURES_UNTIL_SUSPENDED: u32 = 5;
-const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
-const LONGEST_SUSPENSION: Duration = Duration::from_secs(60);
-
-/// A reporter that is a Python object.
-pub(crate) struct PythonReporter {
-    object: Owned,
-    /// Reporters may have one method alone.
-    takes_timings: bool,
-    takes_metrics: bool,
-    pub(crate) delivered: AtomicU64,
-    dropped: [AtomicU64; 4],
-    pub(crate) failures: AtomicU64,
-    in_a_row: AtomicU32,
-    suspensions: AtomicU32,
-    /// Milliseconds of [`now_ms`] until which it is left out; 0 while it is not.
-    suspended_until_ms: AtomicU64,
-    is_muted: AtomicBool,
-}
-
-/// The reasons for which an event does not reach an inline reporter.
-const REASONS: [DropReason; 4] =
-    [DropReason::ReporterFailed, DropReason::ReporterSuspended, DropReason::Reentrant, DropReason::Sampled];
-
-impl PythonReporter {
-    pub(crate) fn new(object: Owned, takes_timings: bool, takes_metrics: bool) -> Self {
-        Self {
-            object,
-            takes_timings,
-            takes_metrics,
-            delivered: AtomicU64::new(0),
-            dropped: [const { AtomicU64::new(0) }; 4],
-            failures: AtomicU64::new(0),
-            in_a_row: AtomicU32::new(0),
-            suspensions: AtomicU32::new(0),
-            suspended_until_ms: AtomicU64::new(0),
-            is_muted: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn as_ptr(&self) -> *mut PyObject {
-        self.object.as_ptr()
-    }
-
-    pub(crate) fn is_suspended(&self) -> bool {
-        self.suspended_until_ms.load(Relaxed) != 0
-    }
-
-    /// Events that it did not get, or failed on.
-    pub(crate) fn drops(&self) -> Drops {
-        let mut drops = Drops::default();
-        for (reason, count) in REASONS.iter().zip(&self.dropped) {
-            drops.add(*reason, count.load(Relaxed));
-        }
-        drops
-    }
-
-    /// Forgets the past, in a forked child.
-    pub(crate) fn reset(&self) {
-        self.delivered.store(0, Relaxed);
-        self.dropped.iter().for_each(|count| count.store(0, Relaxed));
-    }
-
-    #[inline(always)]
-    fn count_delivered(&self) {
-        #[cfg(not(Py_GIL_DISABLED))]
-        self.delivered.store(self.delivered.load(Relaxed) + 1, Relaxed);
-        #[cfg(Py_GIL_DISABLED)]
-        self.delivered.fetch_add(1, Relaxed);
-    }
-
-    fn count_drop(&self, reason: DropReason) {
-        if let Some(at) = REASONS.iter().position(|known| *known == reason) {
-            if let Some(count) = self.dropped.get(at) {
-                count.fetch_add(1, Relaxed);
-            }
-        }
-    }
-
-    /// One call gets to try a suspended reporter once its time is over.
-    fn may_try(&self) -> bool {
-        let until = self.suspended_until_ms.load(Relaxed);
-        let now = now_ms();
-        let pushed = now + FIRST_SUSPENSION.as_millis() as u64;
-        until == 0 || now >= until && self.suspended_until_ms.compare_exchange(until, pushed, Relaxed, Relaxed).is_ok()
-    }
-
-    #[cold]
-    fn recover(&self) {
-        self.in_a_row.store(0, Relaxed);
-        self.suspensions.store(0, Relaxed);
-        self.suspended_until_ms.store(0, Relaxed);
-    }
-}
-
-/// Milliseconds since the first call; never 0.
-fn now_ms() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
-}
 
 thread_local! {
     /// Whether a reporter is being served on this thread: what it emits is not delivered to Python reporters again.
@@ -198,6 +96,11 @@ impl Values {
         unsafe { std::slice::from_raw_parts_mut(self.few.as_mut_ptr().cast(), self.len) }
     }
 
+    /// Whether no value is missing.
+    fn are_whole(&mut self) -> bool {
+        self.all().iter().skip(Self::HEAD).all(|value| !value.is_null())
+    }
+
     /// Puts an owned reference into a place.
     #[inline(always)]
     unsafe fn put(&mut self, at: usize, object: *mut PyObject) {
@@ -211,9 +114,9 @@ impl Values {
 
 impl Drop for Values {
     fn drop(&mut self) {
-        for object in self.all().iter_mut().skip(Self::HEAD) {
-            // SAFETY: null or owned; the thread is attached, as it was when they were put here.
-            unsafe { clear(object) };
+        for object in self.all().iter().skip(Self::HEAD) {
+            // SAFETY: null or owned; the thread is attached, as it was when they were put here. None is used after this.
+            unsafe { floats::give_back(*object) };
         }
     }
 }
@@ -222,39 +125,47 @@ impl Drop for Values {
 ///
 /// # Safety
 /// The cell is alive, or on its way to be freed; the thread is attached, and no error is set.
+#[inline(always)]
 pub(crate) unsafe fn timing(context: &Context, cell: *mut Cell, end: u64, error: Option<&str>) -> bool {
+    // Nothing is put together for nobody: a path that is not interned whole is as long as the stack is deep.
     // SAFETY: as the caller says.
-    unsafe {
-        // Nothing is put together for nobody: a path that is not interned whole is as long as the stack is deep.
-        let is_wanted = context.reporters.iter().any(|reporter| reporter.takes_timings);
-        if !is_wanted || !begin(context, |reporter| reporter.takes_timings, (*cell).path()) {
-            return true;
+    !context.takes_timings || unsafe { timing_for_some(context, cell, end, error) }
+}
+
+unsafe fn timing_for_some(context: &Context, cell: *mut Cell, end: u64, error: Option<&str>) -> bool {
+    IS_SERVING.with(|is_serving| {
+        // SAFETY: as for `timing`.
+        unsafe {
+            if !begin(context, is_serving, Kind::Timing, (*cell).path()) {
+                return true;
+            }
+            let Some(line) = context.timeline(end) else { return true };
+            let start = (*cell).start;
+            let duration_ns = line.duration_ns(end.saturating_sub(start));
+            let seconds = |ns: u64| floats::take(ns as f64 / 1e9);
+            let (monotonic_ns, unix_ns) = (line.monotonic_ns(start), line.unix_ns(start));
+            let depth = ffi::PyLong_FromLong(std::ffi::c_long::from((*cell).depth() as i32));
+            ffi::Py_XINCREF(depth);
+            let built_in = [
+                depth,
+                texts::of_parent(cell),
+                depth,
+                seconds(monotonic_ns),
+                seconds(monotonic_ns.saturating_add(duration_ns)),
+                seconds(unix_ns),
+                seconds(unix_ns.saturating_add(duration_ns)),
+            ];
+            let event = Event {
+                kind: Kind::Timing,
+                first: (texts::of_scope(cell), seconds(duration_ns)),
+                built_in: &built_in,
+                arguments: values_of((*cell).arguments()),
+                rich: (*cell).rich(),
+                error,
+            };
+            serve(context, is_serving, event)
         }
-        let Some(line) = context.timeline(end) else { return true };
-        let start = (*cell).start;
-        let duration_ns = line.duration_ns(end.saturating_sub(start));
-        let seconds = |ns: u64| ffi::PyFloat_FromDouble(ns as f64 / 1e9);
-        let depth = std::ffi::c_long::from((*cell).depth() as i32);
-        let (monotonic_ns, unix_ns) = (line.monotonic_ns(start), line.unix_ns(start));
-        let built_in = [
-            ffi::PyLong_FromLong(depth),
-            texts::of_parent(cell),
-            ffi::PyLong_FromLong(depth),
-            seconds(monotonic_ns),
-            seconds(monotonic_ns.saturating_add(duration_ns)),
-            seconds(unix_ns),
-            seconds(unix_ns.saturating_add(duration_ns)),
-        ];
-        let event = Event {
-            kind: Kind::Timing,
-            first: (texts::of_scope(cell), seconds(duration_ns)),
-            built_in: &built_in,
-            arguments: values_of((*cell).arguments()),
-            rich: (*cell).rich(),
-            error,
-        };
-        serve(context, event, |reporter| reporter.takes_timings)
-    }
+    })
 }
 
 /// A metric as it is reported.
@@ -271,54 +182,51 @@ pub(crate) struct Metric<'a> {
     pub(crate) values: &'a [*mut PyObject],
 }
 
-/// Whether any Python reporter of a context wants metrics.
-pub(crate) fn wants_metrics(context: &Context) -> bool {
-    context.reporters.iter().any(|reporter| reporter.takes_metrics)
-}
-
 /// Reports a metric to the context's Python reporters. False if an exception is set that has to go on.
 ///
 /// # Safety
 /// Everything is alive; the thread is attached, and no error is set.
 pub(crate) unsafe fn metric(context: &Context, metric: Metric<'_>) -> bool {
-    // SAFETY: as the caller says; the owned references are taken over by the event, or given back.
-    unsafe {
-        let Metric { mut path, mut parent, .. } = metric;
-        if !begin(context, |reporter| reporter.takes_metrics, metric.interned) {
-            clear(&mut path);
-            clear(&mut parent);
-            return true;
+    IS_SERVING.with(|is_serving| {
+        // SAFETY: as the caller says; the owned references are taken over by the event, or given back.
+        unsafe {
+            let Metric { mut path, mut parent, .. } = metric;
+            if !begin(context, is_serving, Kind::Metric, metric.interned) {
+                clear(&mut path);
+                clear(&mut parent);
+                return true;
+            }
+            let depth = ffi::PyLong_FromLong(std::ffi::c_long::from(metric.depth as i32));
+            let (mut built_in, mut len) = ([depth, parent, ptr::null_mut()], 2);
+            let mut kind = Kind::Metric;
+            if let (Some(metric_type), Some(place)) = (metric.metric_type, built_in.last_mut()) {
+                *place = new_text(metric_type.as_str());
+                (kind, len) = (Kind::Typed, 3);
+            }
+            let event = Event {
+                kind,
+                first: (path, new_ref(metric.value)),
+                built_in: built_in.get(..len).unwrap_or(&[]),
+                arguments: (metric.keys, metric.values),
+                rich: None,
+                error: None,
+            };
+            serve(context, is_serving, event)
         }
-        let depth = ffi::PyLong_FromLong(std::ffi::c_long::from(metric.depth as i32));
-        let (mut built_in, mut len) = ([depth, parent, ptr::null_mut()], 2);
-        let mut kind = Kind::Metric;
-        if let (Some(metric_type), Some(place)) = (metric.metric_type, built_in.last_mut()) {
-            *place = new_text(metric_type.as_str());
-            (kind, len) = (Kind::Typed, 3);
-        }
-        let event = Event {
-            kind,
-            first: (path, new_ref(metric.value)),
-            built_in: built_in.get(..len).unwrap_or(&[]),
-            arguments: (metric.keys, metric.values),
-            rich: None,
-            error: None,
-        };
-        serve(context, event, |reporter| reporter.takes_metrics)
-    }
+    })
 }
 
 /// Whether an event is to be delivered at all; what is not is counted.
-#[inline]
-fn begin(context: &Context, takes: impl Fn(&PythonReporter) -> bool, path: raw::Path) -> bool {
-    let reason = if IS_SERVING.get() {
+#[inline(always)]
+fn begin(context: &Context, is_serving: &Place<bool>, kind: Kind, path: raw::Path) -> bool {
+    let reason = if is_serving.get() {
         DropReason::Reentrant
     } else if context.has_path_rules.load(Relaxed) && !raw::records_path(&context.telemetry, path) {
         DropReason::Sampled
     } else {
         return true;
     };
-    let reporters = context.reporters.iter().filter(|reporter| takes(reporter));
+    let reporters = context.reporters.iter().filter(|reporter| reporter.takes(kind));
     reporters.for_each(|reporter| reporter.count_drop(reason));
     false
 }
@@ -334,55 +242,47 @@ struct Event<'a> {
 }
 
 /// Calls every reporter that takes the event.
-unsafe fn serve(context: &Context, event: Event<'_>, takes: impl Fn(&PythonReporter) -> bool) -> bool {
+#[inline]
+unsafe fn serve(context: &Context, is_serving: &Place<bool>, event: Event<'_>) -> bool {
     // SAFETY: the event's references are owned, and go into `values`, which gives them back.
     unsafe {
         let (keys, given) = event.arguments;
-        let merged = keys::find(keys, event.kind);
+        let found = keys::find(keys, event.kind);
         let late = event.rich.map_or(&[][..], |rich| &rich.late);
         let mut values = Values::none();
-        let names = match &merged {
-            Some(merged) if late.is_empty() && event.error.is_none() => {
-                in_place(&event, merged, given, &mut values);
-                Some(merged.merged.clone())
+        // What holds the names while reporters run: they may make the table forget them.
+        let mut own = None;
+        let names = match &found {
+            Some(keys) if late.is_empty() && event.error.is_none() => in_place(&event, keys, given, &mut values),
+            Some(keys) => {
+                own = put_together(&event, keys, given, late, &mut values);
+                own.as_ref().filter(|_| values.are_whole()).map_or(ptr::null_mut(), Owned::as_ptr)
             }
-            Some(merged) => put_together(&event, merged, given, late, &mut values),
-            None => None,
+            None => {
+                give_back(&event);
+                ptr::null_mut()
+            }
         };
-        // Without memory for the event there is none.
-        let Some(names) = names.filter(|_| values.all().iter().skip(Values::HEAD).all(|value| !value.is_null())) else {
+        if names.is_null() {
+            // Without memory for the event there is none.
             ffi::PyErr_Clear();
             return true;
-        };
-        IS_SERVING.set(true);
-        let mut escaped: Option<PyErr> = None;
+        }
+        let arguments = values.all().as_mut_ptr();
         let method = method_name(event.kind);
-        for reporter in context.reporters.iter().filter(|reporter| takes(reporter)) {
+        let mut escaped: Option<PyErr> = None;
+        is_serving.set(true);
+        for reporter in context.reporters.iter().filter(|reporter| reporter.takes(event.kind)) {
             if reporter.is_suspended() && !reporter.may_try() {
                 reporter.count_drop(DropReason::ReporterSuspended);
-                continue;
-            }
-            if let Some(place) = values.all().get_mut(1) {
-                *place = reporter.as_ptr();
-            }
-            let positional = 3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-            let arguments = values.all().as_ptr().add(1);
-            let mut answer = ffi::PyObject_VectorcallMethod(method, arguments, positional, names.as_ptr());
-            if answer.is_null() {
-                if let Some(error) = failed(reporter) {
-                    escaped = Some(chained(error, escaped));
-                }
-            } else {
-                clear(&mut answer);
-                reporter.count_delivered();
-                if reporter.in_a_row.load(Relaxed) != 0 {
-                    reporter.recover();
-                }
+            } else if let Some(error) = reporter.serve(method, arguments, names) {
+                escaped = Some(chained(error, escaped));
             }
         }
-        IS_SERVING.set(false);
+        is_serving.set(false);
         // Values may run code of the program when they go: before the error is set.
         drop(values);
+        drop((found, own));
         match escaped {
             Some(error) => {
                 error.restore(Python::assume_attached());
@@ -393,19 +293,34 @@ unsafe fn serve(context: &Context, event: Event<'_>, takes: impl Fn(&PythonRepor
     }
 }
 
-/// The usual case: the built-in values, then those of the call, each in the place that its key has.
+/// The usual case: the built-in values, then those of the call, each in the place that its key has. Returns the names, or
+/// null if a value could not be made.
 #[inline(always)]
-unsafe fn in_place(event: &Event<'_>, merged: &Keys, given: &[*mut PyObject], values: &mut Values) {
+unsafe fn in_place(event: &Event<'_>, keys: &Keys, given: &[*mut PyObject], values: &mut Values) -> *mut PyObject {
     // SAFETY: as for `serve`.
     unsafe {
-        values.begin(Values::FIRST + super::object::items(merged.merged.as_ptr()).len());
+        let names = keys.merged.as_ptr();
+        values.begin(Values::FIRST + super::object::items(names).len());
         let own = [event.first.0, event.first.1].into_iter().chain(event.built_in.iter().copied());
+        let mut is_whole = true;
         for (place, object) in values.all().iter_mut().skip(Values::HEAD).zip(own) {
             *place = object;
+            is_whole &= !object.is_null();
         }
-        for (place, object) in merged.places.iter().zip(given) {
+        for (place, object) in keys.places.iter().zip(given) {
             values.put(Values::FIRST + place, new_ref(*object));
         }
+        if is_whole { names } else { ptr::null_mut() }
+    }
+}
+
+/// Gives the references of an event back that is not delivered.
+#[cold]
+unsafe fn give_back(event: &Event<'_>) {
+    // SAFETY: null or owned by the event, which nobody uses any more.
+    unsafe {
+        let own = [event.first.0, event.first.1].into_iter().chain(event.built_in.iter().copied());
+        own.for_each(|object| floats::give_back(object));
     }
 }
 
@@ -473,48 +388,18 @@ pub(crate) fn key_name(key: &Owned, kind: Kind) -> Name {
 }
 
 /// The method's name as an object that lives for ever.
+#[inline(always)]
 unsafe fn method_name(kind: Kind) -> *mut PyObject {
     static NAMES: [AtomicPtr<PyObject>; 2] = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
     let (at, text) = if kind == Kind::Timing { (0, c"record_timing") } else { (1, c"record_metric") };
     let Some(place) = NAMES.get(at) else { return ptr::null_mut() };
     let known = place.load(Relaxed);
-    if known.is_null() {
-        // SAFETY: the thread is attached. Made twice at worst.
-        place.store(unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }, Relaxed);
+    if !known.is_null() {
+        return known;
     }
+    // SAFETY: the thread is attached. Made twice at worst.
+    place.store(unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }, Relaxed);
     place.load(Relaxed)
-}
-
-/// An exception of a reporter: contained, counted and logged; returned if it is no `Exception`.
-#[cold]
-unsafe fn failed(reporter: &PythonReporter) -> Option<PyErr> {
-    // SAFETY: an error is set; the thread is attached.
-    let python = unsafe { Python::assume_attached() };
-    let error = PyErr::take(python)?;
-    reporter.count_drop(DropReason::ReporterFailed);
-    if !error.is_instance_of::<pyo3::exceptions::PyException>(python) {
-        return Some(error);
-    }
-    let failures = reporter.failures.fetch_add(1, Relaxed) + 1;
-    let in_a_row = reporter.in_a_row.fetch_add(1, Relaxed) + 1;
-    if in_a_row >= FAILURES_UNTIL_SUSPENDED {
-        let times = reporter.suspensions.fetch_add(1, Relaxed);
-        let pause = FIRST_SUSPENSION.saturating_mul(1 << times.min(20)).min(LONGEST_SUSPENSION);
-        reporter.suspended_until_ms.store(now_ms() + pause.as_millis() as u64, Relaxed);
-    }
-    let is_first = failures <= 3;
-    if (is_first || failures.is_power_of_two() || in_a_row == FAILURES_UNTIL_SUSPENDED)
-        && !reporter.is_muted.swap(true, Relaxed)
-    {
-        // SAFETY: an object that is alive.
-        let name = unsafe { super::value::class_name(ffi::Py_TYPE(reporter.as_ptr()).cast()) };
-        let suspended = if in_a_row >= FAILURES_UNTIL_SUSPENDED { "; it is left out for a while" } else { "" };
-        let message = format!("reporter {name} failed ({failures} so far){suspended}");
-        let escaped = crate::cold::logging::error(python, &message, &error, is_first);
-        reporter.is_muted.store(false, Relaxed);
-        return escaped;
-    }
-    None
 }
 
 /// The newer error, with the older one as its context.

@@ -245,7 +245,7 @@ unsafe fn record(
                 raw::event(&context.telemetry, known.name, &place.under, *value, attach)
             }),
         };
-        if !is_on || !deliver::wants_metrics(context) {
+        if !is_on || !context.takes_metrics {
             return none();
         }
         let interned = raw::path(place.under.path, known.name);

@@ -271,10 +271,11 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
             return none();
         }
         stack::pop(cell);
-        let is_plain = class == ffi::Py_None() && !(*cell).has(flag::FOREIGN) && (*cell).extra.is_null();
-        let is_done = if is_plain && context.reporters.is_empty() {
-            record_plain(context, cell, end);
-            true
+        // Without a reporter that gets records nobody reads the attributes.
+        let is_bare = (*cell).extra.is_null() || !context.keeps_attributes && !(*cell).has(flag::RICH);
+        let is_plain = class == ffi::Py_None() && !(*cell).has(flag::FOREIGN) && is_bare;
+        let is_done = if is_plain {
+            !record_plain(context, cell, end) || deliver::timing(context, cell, end, None)
         } else {
             record_unusual(context, cell, end, class)
         };
@@ -286,12 +287,15 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
     }
 }
 
+/// Whether an event was recorded.
 #[inline(always)]
-unsafe fn record_plain(context: &Context, cell: *mut Cell, end: u64) {
+unsafe fn record_plain(context: &Context, cell: *mut Cell, end: u64) -> bool {
     // SAFETY: as for `exit`.
     unsafe {
-        if raw::record(&context.telemetry, &parts(cell, end)) == Recorded::Elsewhere {
-            record_native(context, cell, end, Outcome::Completed);
+        match raw::record(&context.telemetry, &parts(cell, end)) {
+            Recorded::Yes => true,
+            Recorded::Off => false,
+            Recorded::Elsewhere => record_native(context, cell, end, Outcome::Completed),
         }
     }
 }
@@ -339,7 +343,7 @@ unsafe fn finish(context: &Context, cell: *mut Cell, end: u64, error: Option<&st
             None => Outcome::Completed,
         };
         let is_recorded = record_native(context, cell, end, outcome);
-        !is_recorded || context.reporters.is_empty() || deliver::timing(context, cell, end, error)
+        !is_recorded || deliver::timing(context, cell, end, error)
     }
 }
 
@@ -348,7 +352,11 @@ unsafe fn record_native(context: &Context, cell: *mut Cell, end: u64, outcome: O
     // kept by the cell, which the caller keeps, and nobody changes those of a closed one.
     unsafe {
         let telemetry = &context.telemetry;
-        let attach = |attributes: &mut raw::Attributes<'_>| attach(context, cell, attributes);
+        let attach = |attributes: &mut raw::Attributes<'_>| {
+            if context.keeps_attributes {
+                attach(context, cell, attributes);
+            }
+        };
         if !(*cell).ids().are_of_this_process() {
             return false;
         }
@@ -357,7 +365,7 @@ unsafe fn record_native(context: &Context, cell: *mut Cell, end: u64, outcome: O
         }
         if !(*cell).has(flag::FOREIGN) {
             let scope = parts(cell, end);
-            let is_bare = outcome == Outcome::Completed && (*cell).extra.is_null();
+            let is_bare = outcome == Outcome::Completed && (!context.keeps_attributes || (*cell).extra.is_null());
             let recorded = if is_bare {
                 raw::record(telemetry, &scope)
             } else {

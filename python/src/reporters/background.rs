@@ -1,4 +1,6 @@
-//! `kastor.Background`, which is Python: what a flush needs of it.
+//! `kastor.Background`, which is Python: what a flush and the accounts need of it.
+
+use std::collections::BTreeMap;
 
 use kastor::Deadline;
 use pyo3::prelude::*;
@@ -23,4 +25,23 @@ pub(crate) fn flush(python: Python<'_>, context: &Context, deadline: Deadline, f
         flushed.reporters.push((name, pending, dropped));
     }
     Ok(())
+}
+
+/// What became of the events that an object took, if it delivers them later.
+pub(crate) struct Accounts {
+    pub(crate) delivered: u64,
+    /// By the name of the reason.
+    pub(crate) dropped: BTreeMap<String, u64>,
+    pub(crate) queued: u64,
+    pub(crate) failures: u64,
+    pub(crate) is_suspended: bool,
+}
+
+/// The accounts of a reporter that has a queue of its own; none of any other.
+pub(crate) fn accounts(object: &Bound<'_, PyAny>) -> PyResult<Option<Accounts>> {
+    if !object.get_type().hasattr("_kastor_accounts")? {
+        return Ok(None);
+    }
+    let (delivered, dropped, queued, failures, is_suspended) = object.call_method0("_kastor_accounts")?.extract()?;
+    Ok(Some(Accounts { delivered, dropped, queued, failures, is_suspended }))
 }

@@ -24,6 +24,7 @@ pub struct Builder {
     pub(super) is_strict: bool,
     pub(super) clock: Option<Clock>,
     pub(super) sampler: Sampler,
+    pub(super) overhead_budget: Option<f64>,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -63,6 +64,7 @@ impl Builder {
             is_strict: config::read(&["KASTOR"]).is_strict,
             clock: None,
             sampler: Sampler::ALWAYS,
+            overhead_budget: None,
         }
     }
 
@@ -102,6 +104,19 @@ impl Builder {
     /// Which traces batch reporters are to keep; all by default.
     pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.sampler = sampler;
+        self
+    }
+
+    /// What the scopes of one path may cost: a share of one processor, so that 0.01 is one per cent. None by default, and
+    /// where the share is not a positive number.
+    ///
+    /// About once a second each path's calls are weighed with what a scope costs on this machine and what the background
+    /// reporters took for an event. A path beyond the budget is degraded: its scopes are aggregated only (as by
+    /// [`Telemetry::record_paths`]), and if recording alone is beyond it, scopes of its name are switched off (as by
+    /// [`Telemetry::switch_scopes`]). [`Stats::degraded`](crate::Stats::degraded), the report and the log show it. It is
+    /// undone when the path has become calm; what is off is tried again after 10 s, then ever more rarely.
+    pub fn overhead_budget(mut self, share: f64) -> Self {
+        self.overhead_budget = Some(share);
         self
     }
 

@@ -1,6 +1,9 @@
 //! Many records of one thread and one context, as a reporter gets them.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    sync::Arc,
+};
 
 use super::{metric::Metric, timing::Timing};
 use crate::{
@@ -19,16 +22,18 @@ pub(crate) struct Source<'a> {
     sampler: Sampler,
     timeline: OnceCell<Timeline>,
     anchors: Option<&'a Anchors>,
+    /// The newest trace id that was computed, and of which root: neighbours mostly share theirs.
+    newest_trace: Cell<Option<(u32, u128)>>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(part: Part<'a>, timeline: Timeline, sampler: Sampler) -> Self {
-        Self { part, sampler, timeline: OnceCell::from(timeline), anchors: None }
+        Self { part, sampler, timeline: OnceCell::from(timeline), anchors: None, newest_trace: Cell::new(None) }
     }
 
     /// The line is looked up only if someone asks for a time.
     pub(crate) fn inline(part: Part<'a>, anchors: &'a Anchors, sampler: Sampler) -> Self {
-        Self { part, sampler, timeline: OnceCell::new(), anchors: Some(anchors) }
+        Self { part, sampler, timeline: OnceCell::new(), anchors: Some(anchors), newest_trace: Cell::new(None) }
     }
 
     pub(crate) fn events(&self) -> Events<'_> {
@@ -44,8 +49,18 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn trace_id(&self, record: &Record<'_>) -> u128 {
+        if let Some(flow) = self.flow(record, record.root()) {
+            return flow.trace_id;
+        }
         let root = record.root();
-        self.flow(record, root).map_or_else(|| trace_id(self.part.prefix, root), |flow| flow.trace_id)
+        match self.newest_trace.get() {
+            Some((known, id)) if known == root => id,
+            _ => {
+                let id = trace_id(self.part.prefix, root);
+                self.newest_trace.set(Some((root, id)));
+                id
+            }
+        }
     }
 
     pub(crate) fn span_id(&self, record: &Record<'_>, sequence: u32) -> u64 {

@@ -138,7 +138,13 @@ impl<'a> Timing<'a> {
         Items(self.record.items())
             .filter(|item| item.tag == tag::DROPPED)
             .map(|item| item.payload.first().copied().unwrap_or(0))
-            .sum()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Whether there is nothing but attributes: no point event, no link, nothing dropped, no error type. True of most scopes;
+    /// an encoder that asks saves itself a look for each of them.
+    pub fn has_only_attributes(&self) -> bool {
+        Items(self.record.items()).all(|item| item.is_attribute())
     }
 
     /// The trace that the scope belongs to; never zero.
@@ -195,10 +201,6 @@ impl<'a> Attributes<'a> {
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         self.all.filter(|item| item.key.text() == key).filter_map(|item| item.value()).last()
     }
-
-    fn newest(&self, key: Name) -> Option<Value<'a>> {
-        self.all.filter(|item| item.key == key).filter_map(|item| item.value()).last()
-    }
 }
 
 impl<'a> Iterator for Attributes<'a> {
@@ -208,8 +210,9 @@ impl<'a> Iterator for Attributes<'a> {
         loop {
             let mut before = Items(self.all.0.get(..self.all.0.len() - self.rest.0.len())?);
             let item = self.rest.next()?;
-            if item.value().is_some() && !before.any(|other| other.key == item.key && other.value().is_some()) {
-                return Some((item.key.text(), self.newest(item.key)?));
+            if item.is_attribute() && !before.any(|other| other.key == item.key && other.is_attribute()) {
+                let later = self.rest.filter(|later| later.key == item.key && later.is_attribute()).last();
+                return Some((item.key.text(), later.unwrap_or(item).value()?));
             }
         }
     }
