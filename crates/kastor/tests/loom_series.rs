@@ -11,6 +11,8 @@ mod cell;
 #[path = "../src/escape.rs"]
 #[allow(dead_code, reason = "the models print nothing")]
 mod escape;
+#[path = "../src/getters.rs"]
+mod getters;
 #[path = "../src/health.rs"]
 #[allow(dead_code, missing_docs, reason = "the models use what counts")]
 mod health;

@@ -29,13 +29,6 @@ mod clock {
         0
     }
 }
-mod collector {
-    pub(crate) struct Collected;
-
-    impl Collected {
-        pub(crate) fn as_snapshot(&self, _: &dyn Fn() -> crate::health::Stats) {}
-    }
-}
 mod event {
     use crate::{sampler::Sampler, thread::Delivery};
 
@@ -48,6 +41,11 @@ mod event {
         pub(crate) sampler: Sampler,
     }
     pub(crate) struct Batch(pub(crate) u64);
+    pub(crate) struct Collected;
+
+    impl Collected {
+        pub(crate) fn as_snapshot(&self, _: &dyn Fn() -> crate::health::Stats) {}
+    }
 
     impl Batch {
         pub(crate) fn new(part: u64, _: u64, _: BatchFacts) -> Self {
