@@ -1,7 +1,7 @@
 //! The command in a process of its own, and what the system counted for it.
 
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// The first argument of a child: what follows are the command's arguments.
 pub const FLAG: &str = "--child";
@@ -20,18 +20,53 @@ pub struct Ended {
 
 /// Runs the command with these arguments.
 pub fn run(arguments: &[&str]) -> Result<Ended, String> {
-    let program = std::env::current_exe().map_err(|error| format!("no program: {error}"))?;
-    let mut child = Command::new(program)
-        .arg(FLAG)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("no child: {error}"))?;
-    let mut text = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut text).map_err(|error| format!("no text: {error}"))?;
+    Running::start(arguments)?.finish(arguments)
+}
+
+/// A command that goes on until it is told to end.
+pub struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts the command with these arguments.
+    pub fn start(arguments: &[&str]) -> Result<Running, String> {
+        let program = std::env::current_exe().map_err(|error| format!("no program: {error}"))?;
+        let mut child = Command::new(program)
+            .arg(FLAG)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("no child: {error}"))?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no output of the child")?);
+        Ok(Running { child, stdout })
     }
-    let (status, usage) = wait(&child)?;
+
+    /// The next line that it writes.
+    pub fn line(&mut self) -> Result<String, String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).map_err(|error| format!("no line: {error}"))?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn end(self) -> Result<Ended, String> {
+        // SAFETY: the child was not waited for, so its number is still its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        self.finish(&["view"])
+    }
+
+    /// Reads what it writes to the end, and waits for it.
+    fn finish(mut self, arguments: &[&str]) -> Result<Ended, String> {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).map_err(|error| format!("no text: {error}"))?;
+        let (status, usage) = wait(&self.child)?;
+        ended(text, status, &usage, arguments)
+    }
+}
+
+fn ended(text: String, status: libc::c_int, usage: &libc::rusage, arguments: &[&str]) -> Result<Ended, String> {
     if !libc::WIFEXITED(status) {
         return Err(format!("{arguments:?} ended with status {status}"));
     }

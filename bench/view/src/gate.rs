@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::child;
 use crate::generate::{many, noisy};
+use crate::viewer;
 
 const SCOPES: u64 = 10_000_000;
 const ROUNDS: u32 = 5;
@@ -20,6 +21,7 @@ pub fn run(is_quick: bool, folder: &Path) -> bool {
     let scopes = if is_quick { SCOPES / 10 } else { SCOPES };
     let mut limits = reports(scopes, folder);
     limits.extend(differences(folder));
+    limits.extend(viewer::limits(is_quick, folder));
     for limit in &limits {
         println!("{}", limit.line());
     }
@@ -112,17 +114,18 @@ fn regressions(base: &Path, new: &Path) -> Result<Vec<String>, String> {
     Ok(slower.filter_map(|path| path["path"].as_str()).map(str::to_owned).collect())
 }
 
-fn text(path: &Path) -> Result<&str, String> {
+/// A path as an argument.
+pub fn text(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| "a folder whose name is no text".to_owned())
 }
 
 /// What was measured; what went wrong is told.
-fn told<T>(measured: Result<T, String>) -> Option<T> {
+pub fn told<T>(measured: Result<T, String>) -> Option<T> {
     measured.map_err(|problem| println!("failed: {problem}")).ok()
 }
 
 /// One figure that must not be exceeded, or must be reached.
-struct Limit {
+pub struct Limit {
     what: String,
     bound: f64,
     unit: &'static str,
@@ -131,7 +134,8 @@ struct Limit {
 }
 
 impl Limit {
-    fn new(what: String, bound: f64, unit: &'static str, measured: Option<f64>) -> Limit {
+    /// A figure that must not be exceeded.
+    pub fn new(what: String, bound: f64, unit: &'static str, measured: Option<f64>) -> Limit {
         Limit { what, bound, unit, measured, least: false }
     }
 

@@ -6,6 +6,7 @@
 mod child;
 mod gate;
 mod generate;
+mod viewer;
 
 use std::process::ExitCode;
 

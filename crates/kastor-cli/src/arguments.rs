@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::report::ReportArguments;
 use crate::run::RunArguments;
 use crate::send::SendArguments;
+use crate::view::ViewArguments;
 
 /// More worker threads are taken for a mistake.
 const MOST_WORKERS: u16 = 1024;
@@ -52,7 +53,12 @@ fn first_paragraph(text: &str) -> String {
     name = "kastor",
     version,
     about = "Telemetry that costs two clock reads: see it work, and see what it costs here",
-    after_help = "Examples:\n  kastor demo                      the repository you are in\n  kastor demo ~/notes --threads 4  another folder\n  kastor doctor --json             facts about this machine, for a program"
+    after_help = "Examples:\n  kastor demo                      see it work, on the repository you are in\n  \
+                  kastor run -- python job.py      run a program with telemetry on, and see where its time went\n  \
+                  kastor report captures           where the time of captures went\n  \
+                  kastor view captures             the same in the browser\n  \
+                  kastor diff before after         what became slower\n  \
+                  kastor doctor --json             facts about this machine, for a program"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -78,6 +84,8 @@ pub(crate) enum Command {
     Send(SendArguments),
     /// Run a program with telemetry on, and report where its time went
     Run(RunArguments),
+    /// Show captures in the browser: timeline, flame graph, tables; or write one file that does
+    View(ViewArguments),
     /// Print what a shell needs to complete arguments
     Completions(CompletionsArguments),
 }

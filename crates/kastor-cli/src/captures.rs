@@ -153,13 +153,33 @@ pub(crate) fn visit(files: &[PathBuf], visitor: &mut impl Visitor) -> Result<See
     Ok(walk.finish())
 }
 
+/// How far each thread of a process was read: its events.
+#[derive(Default)]
+pub(crate) struct Gaps(HashMap<u32, u64>);
+
+impl Gaps {
+    /// Adds what one file tells of its threads, file after file. Returns how many events are missing, within it and since
+    /// the file before, and how many threads are new.
+    pub(crate) fn add(&mut self, tables: &Tables) -> (u64, u64) {
+        let (mut missing, mut new) = (0_u64, 0);
+        for (thread, progress) in tables.threads() {
+            let (_, events_before) = progress.before();
+            let read = self.0.insert(thread.index, progress.events);
+            new += u64::from(read.is_none());
+            let between = events_before.saturating_sub(read.unwrap_or(0));
+            missing = missing.saturating_add(progress.missing_events).saturating_add(between);
+        }
+        (missing, new)
+    }
+}
+
 #[derive(Default)]
 struct Walk {
     seen: Seen,
     instance: Option<u128>,
     instances: HashSet<u128>,
-    /// How far each thread of the current process was read: blocks and events.
-    threads: HashMap<u32, (u64, u64)>,
+    /// Of the current process.
+    gaps: Gaps,
     span_ns: Option<(u64, u64)>,
 }
 
@@ -216,23 +236,13 @@ impl Walk {
         }
         self.instance = Some(instance);
         self.instances.insert(instance);
-        self.threads.clear();
+        self.gaps = Gaps::default();
     }
 
-    /// Adds up what is missing of each thread: within the file, and since the file before.
     fn threads_of(&mut self, tables: &Tables) {
-        for (thread, progress) in tables.threads() {
-            let mut missing = progress.missing_events;
-            let (_, events_before) = progress.before();
-            match self.threads.insert(thread.index, (progress.last_block, progress.events)) {
-                Some((_, read)) => missing = missing.saturating_add(events_before.saturating_sub(read)),
-                None => {
-                    self.seen.threads += 1;
-                    missing = missing.saturating_add(events_before);
-                }
-            }
-            self.seen.missing.events = self.seen.missing.events.saturating_add(missing);
-        }
+        let (missing, new) = self.gaps.add(tables);
+        self.seen.threads += new;
+        self.seen.missing.events = self.seen.missing.events.saturating_add(missing);
     }
 
     fn finish(mut self) -> Seen {

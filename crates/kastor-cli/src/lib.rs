@@ -9,6 +9,7 @@
 //! | `kastor convert FILE… --to FORMAT` | writes captures in a format of other tools |
 //! | `kastor send FILE… --endpoint URL` | sends captures, or what waits in a spool, to a collector |
 //! | `kastor run -- COMMAND…` | runs a program with telemetry on, and reports |
+//! | `kastor view FILE…` | shows captures in the browser, or writes one file that does |
 //! | `kastor completions SHELL` | prints what a shell needs to complete arguments |
 //! | `kastor doctor` | shows the clock, the limits and the environment as understood, and measures a scope and a counter |
 //!
@@ -33,6 +34,8 @@ mod diff;
 mod doctor;
 mod facts;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod glob;
 mod moment;
 mod neutral;
@@ -42,6 +45,7 @@ mod run;
 mod send;
 mod table;
 mod units;
+mod view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -83,5 +87,6 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, output: &mut Output) -
         Parsed::Command(Command::Send(arguments)) => send::run(&arguments, output),
         Parsed::Command(Command::Diff(arguments)) => diff::run(&arguments, output),
         Parsed::Command(Command::Report(arguments)) => report::run(&arguments, output),
+        Parsed::Command(Command::View(arguments)) => view::run(&arguments, output),
     }
 }

@@ -16,6 +16,10 @@ fn doctor_prints_its_sections_and_is_content() {
     for variable in ["KASTOR_TELEMETRY", "KASTOR_TELEMETRY_STRICT_SCOPES", "DEBUG"] {
         assert!(transcript.stdout.lines().any(|line| line.starts_with(variable)), "{variable}");
     }
+    let budget =
+        transcript.stdout.lines().find(|line| line.contains("an overhead budget of 1 % of a processor")).unwrap();
+    let scopes: u64 = budget.split_once("about ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    assert!((1_000..10_000_000).contains(&scopes), "{budget}");
     assert!(transcript.stdout.ends_with("\nFindings\nnone\n"), "{}", transcript.stdout);
 }
 

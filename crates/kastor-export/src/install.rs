@@ -3,6 +3,7 @@
 use kastor::{Sampler, Telemetry};
 
 use crate::{
+    Prometheus,
     capture::Capture,
     delivery::contained,
     environment::Environment,
@@ -15,6 +16,8 @@ use crate::{
 /// - `KASTOR_TELEMETRY=1` or `DEBUG=1` enables, `KASTOR_TELEMETRY=0` and `OTEL_SDK_DISABLED=true` forbid.
 /// - `KASTOR_CAPTURE` names a folder for [captures](crate::capture), one file for each process; it is made if it is missing.
 /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same of a signal, names a collector.
+/// - `OTEL_METRICS_EXPORTER=prometheus` serves metrics for Prometheus to fetch, at `OTEL_EXPORTER_PROMETHEUS_HOST` (`localhost`)
+///   and `OTEL_EXPORTER_PROMETHEUS_PORT` (9464).
 /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are exported, `OTEL_METRIC_EXPORT_INTERVAL`
 ///   how often metrics are.
 /// - All other `OTEL_*` variables are listed in `docs/opentelemetry.md`.
@@ -64,14 +67,28 @@ fn build(environment: &mut Environment<'_>) -> Telemetry {
             }
         }
     }
+    if otlp_environment::wants_prometheus(environment) {
+        match prometheus(environment) {
+            Ok(prometheus) => builder = builder.reporter(prometheus),
+            Err(error) => environment.complain("OTEL_METRICS_EXPORTER", &format!("serves nothing: {error}")),
+        }
+    }
     if let Some(milliseconds) = environment.number("OTEL_METRIC_EXPORT_INTERVAL", 1) {
         builder = builder.interval(std::time::Duration::from_millis(milliseconds));
     }
     builder.sampler(sampler(environment)).build_from_env()
 }
 
+/// Where OpenTelemetry's specification has it.
+fn prometheus(environment: &mut Environment<'_>) -> Result<Prometheus, kastor::Error> {
+    let host = environment.text("OTEL_EXPORTER_PROMETHEUS_HOST").unwrap_or_else(|| "localhost".into());
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    let port = environment.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0).unwrap_or(9464);
+    Prometheus::builder().listen(&format!("{host}:{port}"))
+}
+
 /// OpenTelemetry's samplers; by default every trace is exported, but for those that a parent elsewhere left out.
-fn sampler(environment: &mut Environment<'_>) -> Sampler {
+pub(crate) fn sampler(environment: &mut Environment<'_>) -> Sampler {
     const NAME: &str = "OTEL_TRACES_SAMPLER";
     let Some(name) = environment.text(NAME) else { return Sampler::ALWAYS };
     let (is_parent_based, rule) = match name.strip_prefix("parentbased_") {

@@ -218,9 +218,11 @@ impl<E: Encode> State<E> {
                 let done = file.seek(SeekFrom::Start(self.written)).and_then(|_| file.write_all(&self.buffer));
                 self.buffer.truncate(body);
                 done.map_err(|error| {
-                    // As much of it as can be taken back; the next batch begins at the same place anyway.
-                    let _ = file.set_len(self.written);
-                    if self.written > 0 {
+                    // As much of it as can be taken back; the next batch begins at the same place anyway. Where the
+                    // file is at by now depends on what failed.
+                    let is_back =
+                        file.set_len(self.written).is_ok() && file.seek(SeekFrom::Start(self.written)).is_ok();
+                    if self.written > 0 && is_back {
                         let _ = file.write_all(E::TAIL);
                     }
                     failed("write", path, &error)

@@ -238,7 +238,7 @@ fn only_so_many_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let capture = Capture::with(CaptureConfig::new(folder.path()).max_file_bytes(1 << 20).max_files(2));
     let telemetry = build(Telemetry::builder(), &capture);
-    for turn in 0..160_000u64 {
+    for turn in 0..640_000u64 {
         drop(scope!(telemetry, "outer"));
         if turn % 8000 == 0 {
             telemetry.flush(LONG);

@@ -3,7 +3,10 @@
 
 mod other_side;
 
-use std::process::Command;
+use std::{
+    io::{Read as _, Write as _},
+    process::Command,
+};
 
 use kastor::{Telemetry, count, scope};
 use other_side::{LONG, server::Server};
@@ -32,10 +35,31 @@ fn child() {
     );
 }
 
+/// A child whose metrics are fetched, by itself: says how many samples of the counter there are.
+#[test]
+fn child_that_is_scraped() {
+    if std::env::var_os(IN_CHILD).is_none() {
+        return;
+    }
+    let tele = kastor_export::install_from_env();
+    count!("items", 2);
+    let port: u16 = std::env::var("OTEL_EXPORTER_PROMETHEUS_PORT").unwrap().parse().unwrap();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let samples: Vec<&str> = answer.lines().filter(|line| line.starts_with("items_total")).collect();
+    println!("\nsaid: {samples:?} {}", tele.shutdown(LONG).is_complete());
+}
+
 /// Runs the child under these variables and returns what it said.
 fn run(variables: &[(&str, &str)]) -> String {
+    run_child("child", variables)
+}
+
+fn run_child(child: &str, variables: &[(&str, &str)]) -> String {
     let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(["--exact", "child", "--nocapture"]).env(IN_CHILD, "1");
+    program.args(["--exact", child, "--nocapture"]).env(IN_CHILD, "1");
     for (name, _) in std::env::vars() {
         if name.starts_with("OTEL_") || name.starts_with("KASTOR_") && name != IN_CHILD || name == "DEBUG" {
             program.env_remove(name);
@@ -111,6 +135,19 @@ fn a_sampler_leaves_traces_out_and_no_sums() {
     assert_eq!(server.spans().len(), 0);
     let durations = server.metrics().into_iter().rfind(|metric| metric.name == "kastor.scope.duration").unwrap();
     assert!(format!("{durations:?}").contains("count: 20"), "{durations:?}");
+}
+
+#[test]
+fn metrics_are_served_where_prometheus_is_named() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let variables = [
+        ("KASTOR_TELEMETRY", "1"),
+        ("OTEL_METRICS_EXPORTER", "prometheus"),
+        ("OTEL_EXPORTER_PROMETHEUS_HOST", "127.0.0.1"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", &port),
+    ];
+    assert_eq!(run_child("child_that_is_scraped", &variables), "[\"items_total 2\"] true");
 }
 
 #[test]

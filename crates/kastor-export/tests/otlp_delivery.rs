@@ -243,7 +243,7 @@ fn a_full_queue_drops_and_counts_and_memory_stays_bounded() {
     let of_reporter = accounts(&tele);
     assert_eq!(of_reporter.delivered(), 0);
     // A record takes 32 bytes, a span in a request more than 64.
-    let most = (bound / 32 + 4 * (384 << 10) / 64) as u64;
+    let most = (bound / 32 + 4 * (320 << 10) / 64) as u64;
     assert!(of_reporter.queued() <= most, "{} of at most {most}", of_reporter.queued());
     assert_eq!(of_reporter.dropped().of(DropReason::QueueFull), 200_000 - of_reporter.queued());
     assert_nothing_is_missing(&tele);

@@ -2,13 +2,13 @@
 //!
 //! A callsite starts out [`NEW`]; its first use registers it in a list and asks every enabled context. From then on its
 //! state byte is the whole decision: [`OFF`] when no enabled context wants the name, [`ON`] when all of them do,
-//! [`MIXED`] when they differ. Whoever changes a context's configuration rewrites all state bytes ([`refresh`]).
+//! [`MIXED`] when they differ. [`ON`] alone is positive as a signed number, so that one test tells all three apart. Whoever changes a context's configuration rewrites all state bytes ([`refresh`]).
 
 use std::sync::{Arc, Weak};
 
 use crate::{
     name::{Name, Path, name},
-    sync::{AtomicPtr, AtomicU8, AtomicU32, Mutex, Ordering::*, constant, fence, global, lock},
+    sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering::*, constant, fence, global, lock},
 };
 
 /// No enabled context wants this name.
@@ -16,9 +16,12 @@ pub(crate) const OFF: u8 = 0;
 /// Every enabled context wants this name.
 pub(crate) const ON: u8 = 1;
 /// Some do: the current context decides.
-pub(crate) const MIXED: u8 = 2;
+pub(crate) const MIXED: u8 = 0x82;
 /// Never used so far.
-pub(crate) const NEW: u8 = 3;
+pub(crate) const NEW: u8 = 0x83;
+
+/// Stands in the place of a remembered path; no parent has that number.
+const NOT_CACHED: u64 = u32::MAX as u64;
 
 /// A place in the program that opens a scope or records a metric.
 pub struct Callsite {
@@ -27,10 +30,13 @@ pub struct Callsite {
     name_id: AtomicU32,
     /// Number among the metric callsites, for the per-thread cells; 0 while new.
     index: AtomicU32,
-    /// The first parent path seen here, and the path under it; `u32::MAX` while there is none, or while it may not be
-    /// used because the state is not [`ON`].
-    cached_parent: AtomicU32,
-    cached_path: AtomicU32,
+    /// Zero while the state is [`OFF`], else where threads keep the cell of this callsite: see [`hot_place`].
+    hot: AtomicU32,
+    /// The path that was remembered first; 0 while there is none.
+    remembered: AtomicU32,
+    /// The first parent path seen here (low half), and the path under it: in one word, so that no reader can see halves
+    /// of two. [`NOT_CACHED`] while there is none, or while it may not be used because the state is not [`ON`].
+    cached: AtomicU64,
     name: &'static str,
     keys: &'static [Key],
     next: AtomicPtr<Callsite>,
@@ -109,8 +115,9 @@ impl Callsite {
                 state: AtomicU8::new(NEW),
                 name_id: AtomicU32::new(0),
                 index: AtomicU32::new(0),
-                cached_parent: AtomicU32::new(u32::MAX),
-                cached_path: AtomicU32::new(0),
+                hot: AtomicU32::new(hot_place(0)),
+                remembered: AtomicU32::new(0),
+                cached: AtomicU64::new(NOT_CACHED),
                 name,
                 keys,
                 next: AtomicPtr::new(std::ptr::null_mut()),
@@ -143,6 +150,12 @@ impl Callsite {
         self.index.load(Relaxed)
     }
 
+    /// Zero if no enabled context wants this; else a place as [`hot_place`] makes it.
+    #[inline(always)]
+    pub(crate) fn hot(&self) -> u32 {
+        self.hot.load(Acquire)
+    }
+
     /// Whether it opens scopes, and does not record metrics.
     pub(crate) fn is_scope(&self) -> bool {
         self.is_scope
@@ -151,25 +164,33 @@ impl Callsite {
     /// The path under `parent`, if it is the one that is remembered.
     #[inline(always)]
     pub(crate) fn cached(&self, parent: u32) -> Option<Path> {
-        // Acquire: who sees the parent also sees the path that belongs to it.
-        if self.cached_parent.load(Acquire) == parent { Some(Path(self.cached_path.load(Relaxed))) } else { None }
+        // Acquire: who sees the path also sees its entry in the table.
+        let cached = self.cached.load(Acquire);
+        if cached as u32 == parent { Some(Path((cached >> 32) as u32)) } else { None }
     }
 
-    /// Remembers the first path. A cache that threads keep rewriting would cost more than it saves; and since the pair
-    /// never changes, no reader can see halves of two. Paths at the limits are not remembered: they take the long way.
+    /// Remembers the first path. A cache that threads keep rewriting would cost more than it saves. Paths at the limits
+    /// are not remembered: they take the long way.
     pub(crate) fn remember(&self, parent: u32, path: Path) {
-        let known = self.cached_path.load(Relaxed);
+        let known = self.remembered.load(Relaxed);
         if path.is_deeper() || self.state() != ON || (known != 0 && known != path.0) {
             return;
         }
-        if known != 0 || self.cached_path.compare_exchange(0, path.0, Relaxed, Relaxed).is_ok() {
-            self.cached_parent.store(parent, Release);
-            // Whoever changes the state does so before forgetting the parent: one of the two sees the other.
+        if known != 0 || self.remembered.compare_exchange(0, path.0, Relaxed, Relaxed).is_ok() {
+            self.cached.store(u64::from(parent) | u64::from(path.0) << 32, Release);
+            // Whoever changes the state does so before forgetting the path: one of the two sees the other.
             fence(SeqCst);
             if self.state() != ON {
-                self.cached_parent.store(u32::MAX, Release);
+                self.cached.store(NOT_CACHED, Release);
             }
         }
+    }
+
+    /// Takes a decision over. Under the lock of the deciders.
+    fn decide(&self, state: u8) {
+        // Release: who sees the decision also sees the ids.
+        self.state.store(state, Release);
+        self.hot.store(if state == OFF { 0 } else { hot_place(self.index()) }, Release);
     }
 
     /// Interns the name and keys, joins the list, and decides. Afterwards the state is no longer [`NEW`].
@@ -191,10 +212,20 @@ impl Callsite {
         self.next.store(REGISTRY.first.load(Relaxed), Relaxed);
         REGISTRY.first.store(std::ptr::from_ref(self).cast_mut(), Release);
         let state = decision(&voices, self);
-        // Release: who sees the state also sees the ids.
-        self.state.store(state, Release);
+        self.decide(state);
         state
     }
+}
+
+/// Indexes whose cells threads find without looking into a lane.
+pub(crate) const HOT_INDEXES: u32 = 64;
+/// Bytes of a slot for one of them; see `thread::HotSlots`.
+pub(crate) const HOT_SLOT_BYTES: u32 = 16;
+
+/// Where the slot for an index stands, in bytes; 8 more than that, so that zero is left to mean something else. Index 0
+/// is nobody's: its slot, which stays empty, serves all indexes that have none of their own.
+pub(crate) const fn hot_place(index: u32) -> u32 {
+    8 + if index < HOT_INDEXES { index * HOT_SLOT_BYTES } else { 0 }
 }
 
 /// An index for a metric slot that nobody has.
@@ -227,10 +258,10 @@ pub(crate) fn refresh() {
     // SAFETY: the list holds only `&'static Callsite`s, linked before they were published.
     while let Some(callsite) = unsafe { next.as_ref() } {
         let state = decision(&voices, callsite);
-        callsite.state.store(state, Release);
+        callsite.decide(state);
         if state != ON {
             fence(SeqCst);
-            callsite.cached_parent.store(u32::MAX, Release);
+            callsite.cached.store(NOT_CACHED, Release);
         }
         next = callsite.next.load(Relaxed);
     }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::{
+    escape::escaped,
+    sync::{AtomicU64, Ordering::Relaxed},
+};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {
@@ -134,6 +137,7 @@ impl Drops {
 /// For every reporter, at rest: `emitted = delivered + dropped + queued + spooled`.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
+    pub(crate) degraded: Vec<Degraded>,
     pub(crate) emitted: u64,
     pub(crate) timings: u64,
     pub(crate) metrics: u64,
@@ -189,6 +193,12 @@ impl Stats {
         self.clock_gaps
     }
 
+    /// Scopes that went beyond the overhead budget, by path; see
+    /// [`Builder::overhead_budget`](crate::Builder::overhead_budget).
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
+    }
+
     /// One entry per reporter, in the order of registration.
     pub fn reporters(&self) -> &[ReporterStats] {
         &self.reporters
@@ -201,6 +211,9 @@ impl fmt::Display for Stats {
         for (reason, count) in self.dropped.iter() {
             writeln!(f, "dropped before delivery, {reason}: {count}")?;
         }
+        for degraded in &self.degraded {
+            writeln!(f, "over the overhead budget: {degraded}")?;
+        }
         for reporter in &self.reporters {
             write!(f, "{}: delivered {}, queued {}", reporter.name, reporter.delivered, reporter.queued)?;
             for (reason, count) in reporter.dropped.iter() {
@@ -209,6 +222,58 @@ impl fmt::Display for Stats {
             writeln!(f, "{}", if reporter.is_suspended { ", suspended" } else { "" })?;
         }
         Ok(())
+    }
+}
+
+/// How much less than everything is kept of a path's scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Degradation {
+    /// They are in the aggregates, which stay exact; no reporter gets them (`sampled`).
+    Aggregated,
+    /// Scopes of this name are switched off: they are in no path, depth or parent.
+    Off,
+}
+
+/// A path whose scopes went beyond the overhead budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Degraded {
+    pub(crate) path: &'static str,
+    pub(crate) level: Degradation,
+    pub(crate) calls_per_second: f64,
+    pub(crate) share: f64,
+}
+
+impl Degraded {
+    /// The scope's full path.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// What is left of it.
+    pub fn level(&self) -> Degradation {
+        self.level
+    }
+
+    /// How often it was called when that was decided.
+    pub fn calls_per_second(&self) -> f64 {
+        self.calls_per_second
+    }
+
+    /// The share of one processor that recording and delivering it took then, by estimate.
+    pub fn share(&self) -> f64 {
+        self.share
+    }
+}
+
+impl fmt::Display for Degraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Degradation::Aggregated => "aggregated only",
+            Degradation::Off => "switched off",
+        };
+        let (path, calls, percent) = (escaped(self.path), self.calls_per_second, self.share * 100.0);
+        write!(f, "{path}: {level}; {calls:.0} calls/s, about {percent:.2} % of a processor")
     }
 }
 

@@ -75,7 +75,7 @@ pub use crate::{
         Metric, MetricType, Number, Outcome, PointEvent, Process, Replay, ScopeAggregate, SeriesAggregate, Snapshot,
         ThreadIdentity, Timing,
     },
-    health::{DropReason, Drops, ReporterStats, Stats},
+    health::{Degradation, Degraded, DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,
     memory::{Metadata, OwnedValue, SimpleReporter},
     metric::{Amount, Counter, Gauge, Histogram as HistogramHandle},
@@ -109,7 +109,7 @@ pub mod limits {
 pub mod __private {
     pub use crate::{
         callsite::{Callsite, Key},
-        metric::{Amount, event, event_in, record_dynamic, record_in, record_static},
+        metric::{Amount, event, event_in, is_event_on, record_dynamic, record_in, record_static},
         name::check_literal,
         scope,
         scope::{is_on, is_on_in, open, open_in, open_in_with, open_with},

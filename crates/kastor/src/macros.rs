@@ -72,8 +72,8 @@ macro_rules! histogram {
 /// thread read.
 #[macro_export]
 macro_rules! metric {
-    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event, is_on, ()] [] $name, $value, []) };
-    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event, is_on, ()] [] $name, $value, [$($attributes)+]) };
+    ($name:literal, $value:expr $(,)?) => { $crate::metric!(@ [event, is_event_on, ()] [] $name, $value, []) };
+    ($name:literal, $value:expr, $($attributes:tt)+) => { $crate::metric!(@ [event, is_event_on, ()] [] $name, $value, [$($attributes)+]) };
     ($telemetry:expr, $name:literal, $value:expr $(,)?) => {
         $crate::metric!(@ [event_in, is_on_in, ()] [&$telemetry,] $name, $value, [])
     };
@@ -107,16 +107,17 @@ macro_rules! __on {
     };
 }
 
-/// The static callsite of a literal name.
+/// The static callsite of a literal name, and its keys.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __callsite {
-    ($kind:ident, $name:literal $(, $key:expr)*) => {{
+    ($kind:ident, $name:literal $(, $key:expr)*) => { $crate::__callsite!(@with_keys $kind, $name $(, $key)*).0 };
+    (@with_keys $kind:ident, $name:literal $(, $key:expr)*) => {{
         const LEN: usize = <[&str]>::len(&[$($key),*]);
         static KEYS: [$crate::__private::Key; LEN] = [$($crate::__private::Key::new($key)),*];
         static CALLSITE: $crate::__private::Callsite =
             $crate::__private::Callsite::$kind(const { $crate::__private::check_literal($name) }, &KEYS);
-        &CALLSITE
+        (&CALLSITE, &KEYS)
     }};
 }
 
@@ -151,9 +152,9 @@ macro_rules! __attributes {
     ([$call:ident, $ask:ident, $off:expr] [] $kind:ident [$name:literal $(, $more:expr)?]
         [$(($key:expr, $value:expr))*]) => {
         $crate::__on!([$off] {
-            let callsite = $crate::__callsite!($kind, $name $(, $key)*);
+            let callsite = $crate::__callsite!(@with_keys $kind, $name $(, $key)*);
             // The values are made within the call, so that temporaries in them live long enough.
-            if $crate::__private::$ask(callsite) {
+            if $crate::__private::$ask(callsite.0) {
                 $crate::__private::$call(callsite, $($more,)? &[$($value),*])
             } else {
                 $off

@@ -65,10 +65,25 @@ pub(crate) const fn upper_head(flags: u8, kind: u8, words: usize) -> u32 {
     flags as u32 | (kind as u32) << 8 | (words as u32) << 16
 }
 
+/// The kind in a first word.
+#[inline(always)]
+pub(crate) fn kind_of(head: u64) -> u8 {
+    (head >> 40) as u8
+}
+
 /// Two halves of a word, the low one first.
 #[inline(always)]
 pub(crate) fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
+}
+
+/// The words as halves, and as quarters: what stands in one of them is read without taking words apart. All supported
+/// platforms are little-endian.
+#[inline(always)]
+pub(crate) fn parts(words: &[u64; WORDS]) -> (&[u32; 2 * WORDS], &[u16; 4 * WORDS]) {
+    let at: *const [u64; WORDS] = words;
+    // SAFETY: the same bytes; smaller numbers ask for less alignment, and any bits are such numbers.
+    unsafe { (&*at.cast(), &*at.cast()) }
 }
 
 /// One record, located.
@@ -108,7 +123,7 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn kind(&self) -> u8 {
-        (self.words[0] >> 40) as u8
+        kind_of(self.words[0])
     }
 
     /// Of a timing.

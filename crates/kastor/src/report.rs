@@ -8,6 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
 use crate::{
     escape::{escaped, json_number, json_object, json_text},
     event::{MetricType, Number, ScopeAggregate, SeriesAggregate},
+    health::{Degradation, Degraded},
     name::Path,
     value::json_value,
 };
@@ -15,17 +16,18 @@ use crate::{
 /// What a context has aggregated up to one moment: what [`Telemetry::report`](crate::Telemetry::report) returns.
 ///
 /// `Display` prints tables for people; [`to_json`](Self::to_json) is for programs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// In the order of the tree.
     scopes: Vec<ScopeAggregate>,
     series: Vec<SeriesAggregate>,
     /// Lines of the tree: the path, and its scope if one closed.
     lines: Vec<(Path, Option<usize>)>,
+    degraded: Vec<Degraded>,
 }
 
 impl Report {
-    pub(crate) fn new(scopes: Vec<ScopeAggregate>, series: Vec<SeriesAggregate>) -> Self {
+    pub(crate) fn new(scopes: Vec<ScopeAggregate>, series: Vec<SeriesAggregate>, degraded: Vec<Degraded>) -> Self {
         let mut figures: BTreeMap<Path, ScopeAggregate> = scopes.into_iter().map(|scope| (scope.path, scope)).collect();
         let (mut scopes, mut lines) = (Vec::with_capacity(figures.len()), Vec::new());
         for path in tree(&figures) {
@@ -33,7 +35,7 @@ impl Report {
             lines.push((path, scope.is_some().then_some(scopes.len())));
             scopes.extend(scope);
         }
-        Self { scopes, series, lines }
+        Self { scopes, series, lines, degraded }
     }
 
     /// Every path under which a scope closed, in the order of the tree.
@@ -44,6 +46,11 @@ impl Report {
     /// Every metric: one entry per path, instrument and set of labels, ordered by path.
     pub fn series(&self) -> &[SeriesAggregate] {
         &self.series
+    }
+
+    /// Scopes that are beyond the overhead budget, by path: what is switched off is missing above.
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
     }
 
     /// The scopes of one path.
@@ -57,7 +64,7 @@ impl Report {
     }
 
     /// `{"scopes": […], "metrics": […]}`, one object each; durations in seconds, as the keys say. What an instrument has
-    /// no figure for is left out.
+    /// no figure for is left out. What is beyond the overhead budget, if anything is, follows under `"degraded"`.
     pub fn to_json(&self) -> String {
         let scopes = self.scopes.iter().map(|scope| {
             let seconds = |duration: Duration| Some(json_number(duration.as_secs_f64()));
@@ -97,7 +104,20 @@ impl Report {
             ])
         });
         let (scopes, series) = (scopes.collect::<Vec<_>>().join(", "), series.collect::<Vec<_>>().join(", "));
-        format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]}}")
+        let degraded = self.degraded.iter().map(|degraded| {
+            let is_off = degraded.level() == Degradation::Off;
+            json_object([
+                ("path", Some(json_text(degraded.path()))),
+                ("is_off", Some(is_off.to_string())),
+                ("calls_per_second", Some(json_number(degraded.calls_per_second()))),
+                ("share", Some(json_number(degraded.share()))),
+            ])
+        });
+        let degraded = match self.degraded.is_empty() {
+            true => String::new(),
+            false => format!(", \"degraded\": [{}]", degraded.collect::<Vec<_>>().join(", ")),
+        };
+        format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]{degraded}}}")
     }
 
     /// The same tables as [`Display`](fmt::Display) prints, as HTML without scripts or styles of a page: for notebooks.
@@ -111,6 +131,11 @@ impl Report {
         }
         if !self.series.is_empty() {
             push_html_table(&mut out, SERIES_HEAD, self.series.iter().map(series_row));
+        }
+        for degraded in &self.degraded {
+            out.push_str("<p>over the overhead budget: ");
+            push_html_text(&mut out, &degraded.to_string());
+            out.push_str("</p>");
         }
         out
     }
@@ -151,6 +176,10 @@ impl fmt::Display for Report {
         if !self.series.is_empty() {
             f.write_str(if self.scopes.is_empty() { "" } else { "\n" })?;
             write_table(f, SERIES_HEAD, self.series.iter().map(series_row))?;
+        }
+        for (at, degraded) in self.degraded.iter().enumerate() {
+            f.write_str(if at == 0 { "\n" } else { "" })?;
+            writeln!(f, "over the overhead budget: {degraded}")?;
         }
         Ok(())
     }
@@ -282,6 +311,11 @@ fn push_html_table<const N: usize>(out: &mut String, head: [&str; N], rows: impl
 fn push_html_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
     let style = if is_name { "text-align: left; white-space: pre" } else { "text-align: right" };
     out.push_str(&format!("<{tag} style=\"{style}\">"));
+    push_html_text(out, text);
+    out.push_str(&format!("</{tag}>"));
+}
+
+fn push_html_text(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
             '&' => out.push_str("&amp;"),
@@ -291,7 +325,6 @@ fn push_html_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
             other => out.push(other),
         }
     }
-    out.push_str(&format!("</{tag}>"));
 }
 
 /// Three digits and a unit.

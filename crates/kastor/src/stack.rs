@@ -88,8 +88,7 @@ pub(crate) fn close(t: &Block, frame: &Frame) {
 /// Frees the closed scopes that have become current.
 fn unwind(t: &Block) {
     loop {
-        // SAFETY: `current` is the base or a frame that is in place.
-        let frame = unsafe { &*t.current.get() };
+        let frame = t.scope();
         if !frame.has(flag::CLOSED) {
             return;
         }
@@ -145,8 +144,7 @@ pub(crate) fn path_below(frame: &Frame) -> Path {
 
 /// Number of scopes that are open in the current flow, the current one included.
 pub(crate) fn levels(t: &Block) -> u32 {
-    // SAFETY: null before the thread is set up, else the base or an open frame.
-    let path = unsafe { t.current.get().as_ref() }.map_or(Path::ROOT, |frame| Path(frame.path.load(Relaxed)));
+    let path = Path(t.scope().path.load(Relaxed));
     if path.is_deeper() { t.deep_levels.get() } else { path.levels() }
 }
 

@@ -4,11 +4,11 @@
 //! `sync` of its own with loom's. Locks recover from poisoning: a panic in a reporter must not turn every later event
 //! into one.
 
-pub(crate) use std::sync::{Mutex, atomic::*};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic::*};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{MutexGuard, PoisonError},
+    sync::PoisonError,
 };
 
 /// Makes functions `const`. In a model it does not: loom's atomics cannot be made at compile time.
@@ -19,6 +19,14 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
+/// An array of as many values as are asked for.
+macro_rules! repeated {
+    ($value:expr; $len:expr) => {
+        [const { $value }; $len]
+    };
+}
+pub(crate) use repeated;
+
 /// What there is once in a process; in a model once in every execution.
 macro_rules! global {
     ($(#[$about:meta])* $visibility:vis static $name:ident: $of:ty = $value:expr;) => {
@@ -27,9 +35,25 @@ macro_rules! global {
 }
 pub(crate) use global;
 
+/// What a thread reads that alone writes it: a plain load, which the compiler may fold into the instruction that wants
+/// it, unlike an atomic one.
+///
+/// # Safety
+/// Only the calling thread writes it.
+#[inline(always)]
+pub(crate) unsafe fn own(number: &AtomicU32) -> u32 {
+    // SAFETY: with no other writer the load races with nothing: others only read.
+    unsafe { number.as_ptr().read() }
+}
+
 /// Pointers to nothing.
 pub(crate) const fn null_pointers<T, const N: usize>() -> [AtomicPtr<T>; N] {
     [const { AtomicPtr::new(std::ptr::null_mut()) }; N]
+}
+
+/// Numbers that are zero.
+pub(crate) const fn zeros<const N: usize>() -> [AtomicI32; N] {
+    [const { AtomicI32::new(0) }; N]
 }
 
 /// Locks `mutex`; what a panicking holder left behind is still used.

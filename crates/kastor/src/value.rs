@@ -235,6 +235,11 @@ pub(crate) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// Whether the item is an attribute: then it has a value.
+    pub(crate) fn is_attribute(&self) -> bool {
+        self.tag <= tag::BYTES
+    }
+
     /// The attribute value, if the item is an attribute.
     pub(crate) fn value(&self) -> Option<Value<'a>> {
         let number = self.payload.first().copied().unwrap_or(0);

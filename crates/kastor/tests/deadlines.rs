@@ -295,6 +295,43 @@ fn a_flush_inside_a_reporter_returns_at_once() {
     }
 }
 
+/// The other side is away: nothing is delivered, but everything can be made durable.
+#[test]
+fn making_durable_does_not_wait_for_a_flush_whose_time_is_over() {
+    struct Away(Stuck);
+    impl Reporter for Away {
+        fn record_batch(&self, _: &Batch<'_>) -> Result<(), Error> {
+            self.0.visit(In::Batch)
+        }
+        fn flush(&self, deadline: Deadline) -> Result<(), Error> {
+            thread::sleep(deadline.remaining());
+            Err(Error::timeout("the other side did not answer"))
+        }
+        fn persist(&self, _: Deadline) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    /// Is asked after the first one, and thus knows that the first one was.
+    struct Releasing(Stuck);
+    impl Reporter for Releasing {
+        fn persist(&self, _: Deadline) -> Result<(), Error> {
+            self.0.release();
+            Ok(())
+        }
+    }
+    let stuck = Stuck::new(In::Batch);
+    let away = background(Away(stuck.clone()));
+    let tele = Telemetry::builder().reporter(away).reporter(background(Releasing(stuck))).build();
+    emit(&tele, 10);
+    // It is busy, so this one is asked of it and waits.
+    assert!(!tele.flush(Duration::ZERO).is_complete());
+    let kept = timed({
+        let tele = tele.clone();
+        move || tele.persist(LONG / 2)
+    });
+    assert!(kept.expect("it hangs").0.is_complete(), "{}", tele.stats());
+}
+
 #[test]
 fn a_flush_for_ever_ends_when_everything_is_delivered() {
     struct Quick;

@@ -438,3 +438,34 @@ fn a_child_of_a_child_has_events_and_ids_of_its_own() {
     assert_ne!(outer.instance_id, inner.instance_id);
     assert_ne!(outer.span_id, inner.span_id);
 }
+
+/// Fails until it is told to work.
+#[derive(Clone, Default)]
+struct Moody(Arc<AtomicBool>);
+
+impl Reporter for Moody {
+    fn record_batch(&self, _: &Batch<'_>) -> Result<(), Error> {
+        if self.0.load(SeqCst) { Ok(()) } else { Err(Error::temporary("not now")) }
+    }
+}
+
+#[test]
+fn a_child_does_not_pay_for_what_a_reporter_failed_to_do_for_its_parent() {
+    let moody = Moody::default();
+    let tele = Telemetry::builder().reporter(background(moody.clone())).build();
+    for _ in 0..5 {
+        drop(scope!(tele, "failing"));
+        tele.flush(LONG);
+    }
+    assert!(tele.stats().reporters()[0].is_suspended());
+    let child = fork(|| {
+        let at_first = tele.stats().reporters()[0].clone();
+        assert_eq!((at_first.failures(), at_first.is_suspended(), at_first.dropped().total()), (0, false, 0));
+        moody.0.store(true, SeqCst);
+        (0..3).for_each(|_| drop(scope!(tele, "child")));
+        assert!(tele.flush(LONG).is_complete());
+        assert_eq!(tele.stats().reporters()[0].delivered(), 3);
+    });
+    assert!(reap(child, true), "the child fails");
+    assert!(tele.stats().reporters()[0].is_suspended(), "the parent's affairs are its own");
+}

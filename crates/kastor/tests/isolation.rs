@@ -237,6 +237,32 @@ fn a_reporter_that_fails_five_times_in_a_row_is_left_out_and_probed_again() {
     assert_eq!((again.len(), again[0].0), (1, Level::Warn));
 }
 
+/// Takes aggregates, and fails on events.
+struct FailsOnEvents;
+
+impl Reporter for FailsOnEvents {
+    fn record_batch(&self, _: &Batch<'_>) -> Result<(), Error> {
+        Err(Error::temporary("no events today"))
+    }
+}
+
+#[test]
+fn aggregates_that_are_taken_do_not_hide_that_events_are_not() {
+    capture_log();
+    let tele = Telemetry::builder().reporter(background(FailsOnEvents)).build();
+    for _ in 0..10 {
+        drop(tele.scope("step"));
+        // Hands aggregates over too.
+        tele.flush(LONG);
+    }
+    let it = stats_of(&tele, 0);
+    assert!(it.is_suspended() && it.failures() >= 5, "{it:?}");
+    let (failed, left_out) = (DropReason::ReporterFailed, DropReason::ReporterSuspended);
+    assert_eq!((it.dropped().of(failed) + it.dropped().of(left_out), it.delivered()), (10, 0));
+    assert!(it.dropped().of(left_out) > 0, "{it:?}");
+    assert_eq!(lines_with("FailsOnEvents works again"), []);
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn failures_are_logged_ever_more_rarely_with_their_number_and_neutralised() {

@@ -38,6 +38,7 @@ const BORDERS: &[(&[&str], &[&str], &str)] = &[
     (&["std", "net"], &[], "the core opens no sockets; reporters that do are another crate"),
     (&["std", "fs"], &["clock"], "the one file that the core reads is the name of the kernel's clock source"),
     (&["std", "env"], &["config"], "the environment is read in one place, into a plain struct"),
+    (&["process", "Command"], &[], "no program is run to find anything out"),
     (&["Instant"], &["clock"], "time comes from the clock, which tests replace"),
     (&["SystemTime"], &["clock"], "time comes from the clock, which tests replace"),
     (&["thread", "spawn"], &["dispatch"], "the collector's threads are the only ones"),
@@ -60,6 +61,25 @@ fn rooms_import_only_downward() {
 fn the_world_is_reached_through_one_room_each() {
     let faults = faults_of_all(border_fault);
     assert!(faults.is_empty(), "against the borders of the core:\n{}", faults.join("\n"));
+}
+
+/// The hot paths publish records by themselves, which no model includes: whoever reads up to the position has to see them.
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn every_record_is_published_with_release() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut stores, mut faults) = (0, Vec::new());
+    for file in files(&sources) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| line.contains("position.store(")) {
+            stores += 1;
+            if !line.trim_end().ends_with(", Release);") {
+                faults.push(format!("{}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "not published:\n{}", faults.join("\n"));
+    assert!(stores >= 4, "{stores} stores of a position were found");
 }
 
 #[test]

@@ -427,12 +427,12 @@ fn the_last_events_of_dying_threads_arrive() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]
-fn two_thousand_live_threads_work() {
-    const THREADS: usize = 2000;
+fn thousands_of_live_threads_work() {
+    let count = if is_deep() { 10_000 } else { 2_000 };
     let recording = Recording::new(64 << 20);
     let tele = Telemetry::builder().reporter(recording.clone()).build();
-    let (all_in, may_go) = (Arc::new(Barrier::new(THREADS + 1)), Arc::new(Barrier::new(THREADS + 1)));
-    let threads: Vec<_> = (0..THREADS)
+    let (all_in, may_go) = (Arc::new(Barrier::new(count + 1)), Arc::new(Barrier::new(count + 1)));
+    let threads: Vec<_> = (0..count)
         .map(|_| {
             let (tele, all_in, may_go) = (tele.clone(), Arc::clone(&all_in), Arc::clone(&may_go));
             let work = move || {
@@ -447,12 +447,12 @@ fn two_thousand_live_threads_work() {
         .collect();
     all_in.wait();
     assert!(tele.flush(LONG).is_complete());
-    assert_eq!(recording.len(), THREADS as u64, "events of live threads arrive too");
-    assert_eq!(tele.open_scopes().iter().filter(|it| it.scope() == "live").count(), THREADS);
+    assert_eq!(recording.len(), count as u64, "events of live threads arrive too");
+    assert_eq!(tele.open_scopes().iter().filter(|it| it.scope() == "live").count(), count);
     may_go.wait();
     threads.into_iter().for_each(|it| it.join().unwrap());
     assert!(tele.flush(LONG).is_complete());
-    assert_eq!(recording.len(), 2 * THREADS as u64);
+    assert_eq!(recording.len(), 2 * count as u64);
 }
 
 /// Runs `body` in a process of its own: this binary again, with this test alone.

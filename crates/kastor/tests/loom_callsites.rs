@@ -201,7 +201,7 @@ fn no_path_is_remembered_once_the_callsite_is_not_on_any_more() {
         let worker = thread::spawn(|| site.remember(1, Path(10)));
         context.switch(false);
         worker.join().unwrap();
-        assert_eq!((site.state(), site.cached(1)), (OFF, None));
+        assert_eq!((site.state(), site.hot(), site.cached(1)), (OFF, 0, None));
     });
 }
 

@@ -13,7 +13,15 @@ mod sync;
 #[path = "loom/thread.rs"]
 mod thread;
 
-// What the two sources name of the other rooms.
+// What the sources name of the other rooms.
+mod callsite {
+    pub(crate) const HOT_INDEXES: u32 = 2;
+    pub(crate) const HOT_SLOT_BYTES: u32 = 16;
+
+    pub(crate) const fn hot_place(index: u32) -> u32 {
+        8 + index * HOT_SLOT_BYTES
+    }
+}
 mod health {
     pub(crate) enum DropReason {}
 }
@@ -32,6 +40,11 @@ mod pool {
 }
 mod record {
     pub(crate) const WORDS: usize = 4;
+    pub(crate) const METRIC: u8 = 2;
+
+    pub(crate) fn kind_of(head: u64) -> u8 {
+        (head >> 40) as u8
+    }
 }
 mod sampler {
     pub(crate) struct Sampler;
@@ -71,18 +84,25 @@ use loom::{
     thread as threads,
 };
 use sync::{large_model, lock};
-use thread::{Call, CellSlot, CellWanted, Chunk, Delivery, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, lane_flag};
+use thread::{
+    Call, CellSlot, CellWanted, Chunk, Delivery, HotSlots, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, lane_flag,
+};
 
 /// A context that writes down what it gets.
 #[derive(Default)]
 struct Context {
     absorbed: Mutex<Vec<u64>>,
+    /// Metrics of which only the number was told.
+    metrics: Mutex<u64>,
     delivered: Mutex<Vec<u64>>,
     /// Whether anyone takes deliveries, and whether they find room.
     takes: bool,
     has_room: bool,
     is_off: Option<AtomicBool>,
 }
+
+/// Records of metrics have this bit in their number.
+const METRIC: u64 = (record::METRIC as u64) << 40;
 
 /// Records of foreign flows are from this number on; the flow's alias is the number.
 const FOREIGN: u64 = 100;
@@ -96,7 +116,7 @@ fn numbers(part: Part<'_>) -> Vec<u64> {
     let numbers = part.records.chunks(4).map(|words| {
         assert_eq!(words, record(words[0]), "a whole record");
         let mut flows = part.flows.chunks(4).inspect(|flow| assert_eq!(*flow, record(flow[0]), "a whole flow"));
-        assert!(words[0] < FOREIGN || flows.any(|flow| flow[0] == words[0]), "its flow is there");
+        assert!(words[0] & !METRIC < FOREIGN || flows.any(|flow| flow[0] == words[0]), "its flow is there");
         words[0]
     });
     numbers.collect()
@@ -124,6 +144,9 @@ impl Sink for Context {
         let count = numbers.len() as u64;
         self.absorbed.lock().unwrap().extend(numbers);
         count
+    }
+    fn absorb_metrics(&self, metrics: u64) {
+        *self.metrics.lock().unwrap() += metrics;
     }
     fn takes_deliveries(&self) -> bool {
         self.takes
@@ -348,6 +371,29 @@ fn a_flow_is_not_read_before_it_is_written() {
     });
 }
 
+#[test]
+fn every_metric_is_counted_once_however_the_chunk_is_claimed() {
+    large_model(|| {
+        let context = Arc::new(Context::default());
+        let lane = lane(&context);
+        let claimer = threads::spawn({
+            let lane = Arc::clone(&lane);
+            move || publish(&lane, false)
+        });
+        append(&lane, &record(METRIC | 1));
+        append(&lane, &record(METRIC | 2));
+        make_room(&lane, 0);
+        append(&lane, &record(METRIC | 3));
+        append(&lane, &record(4));
+        claimer.join().unwrap();
+        make_room(&lane, 0);
+        let read = context.absorbed();
+        let told = *context.metrics.lock().unwrap();
+        assert_eq!(read.len() as u64 + told, 4, "{read:?} were read");
+        assert!(read.contains(&4), "a scope among metrics is read");
+    });
+}
+
 /// A context that can be switched off, and a lane into it.
 fn switchable() -> (Arc<Context>, Arc<Lane>) {
     let context = Arc::new(Context { is_off: Some(AtomicBool::new(false)), ..Context::default() });
@@ -381,6 +427,25 @@ fn a_lane_that_was_switched_off_offers_no_cells() {
         lane.cursor.offer(&SLOT.0);
         switcher.join().unwrap();
         assert_eq!((lane.cursor.flags.load(Relaxed), lane.cursor.cells_len.load(Relaxed)), (lane_flag::OFF, 0));
+    });
+}
+
+#[test]
+fn no_cell_is_found_at_once_in_a_lane_that_was_switched_off() {
+    loom::model(|| {
+        let (context, lane) = switchable();
+        let slots = Arc::new(HotSlots::new());
+        let switcher = threads::spawn({
+            let (context, lane, slots) = (Arc::clone(&context), Arc::clone(&lane), Arc::clone(&slots));
+            move || {
+                switch(&context, true);
+                lane.cursor.follow(&*context);
+                slots.clear();
+            }
+        });
+        slots.fill(1, 7, NonNull::dangling(), || lane.cursor.flags.load(Relaxed) & lane_flag::OFF != 0);
+        switcher.join().unwrap();
+        assert!(slots.find(callsite::hot_place(1), 7).is_none());
     });
 }
 

@@ -28,15 +28,15 @@ const LAST: fn() -> u64 = || 1_000_000_000_000;
 /// A reporter that failed so often in a row.
 fn failed(times: u32) -> Arc<Suspension> {
     let suspension = Arc::new(Suspension::default());
-    assert!((1..=times).all(|time| suspension.fail(BEGIN) == time));
+    assert!((1..=times).all(|time| suspension.fail(true, BEGIN) == time));
     suspension
 }
 
 /// Calls a reporter that works. Returns whether it was called.
 fn works(suspension: &Suspension) -> bool {
-    let passes = suspension.lets_pass(LATER);
+    let passes = suspension.lets_pass(true, LATER);
     if passes {
-        suspension.succeed();
+        suspension.succeed(true);
     }
     passes
 }
@@ -45,12 +45,12 @@ fn works(suspension: &Suspension) -> bool {
 fn one_of_two_callers_tries_a_suspended_reporter() {
     loom::model(|| {
         let suspension = failed(FAILURES);
-        assert!(!suspension.lets_pass(BEGIN));
+        assert!(!suspension.lets_pass(true, BEGIN));
         let other = thread::spawn({
             let suspension = Arc::clone(&suspension);
-            move || suspension.lets_pass(LATER)
+            move || suspension.lets_pass(true, LATER)
         });
-        let own = suspension.lets_pass(LATER);
+        let own = suspension.lets_pass(true, LATER);
         assert!(own != other.join().unwrap(), "one and not both");
     });
 }
@@ -75,13 +75,33 @@ fn a_failure_beside_a_success_leaves_nobody_out_for_ever() {
         let suspension = failed(FAILURES - 1);
         let other = thread::spawn({
             let suspension = Arc::clone(&suspension);
-            move || suspension.fail(BEGIN)
+            move || suspension.fail(true, BEGIN)
         });
-        suspension.succeed();
+        suspension.succeed(true);
         other.join().unwrap();
-        assert!(suspension.lets_pass(LAST), "its time is over");
-        suspension.succeed();
+        assert!(suspension.lets_pass(true, LAST), "its time is over");
+        suspension.succeed(true);
         assert!(!suspension.is_on(), "it works");
+    });
+}
+
+#[test]
+fn what_is_no_event_neither_shows_that_events_go_through_again_nor_takes_their_turn() {
+    loom::model(|| {
+        let suspension = failed(FAILURES);
+        let other = thread::spawn({
+            let suspension = Arc::clone(&suspension);
+            move || {
+                if suspension.lets_pass(false, LATER) {
+                    suspension.succeed(false);
+                }
+            }
+        });
+        assert!(suspension.lets_pass(true, LATER), "the probe is the event's");
+        other.join().unwrap();
+        assert!(suspension.is_on());
+        suspension.succeed(true);
+        assert!(!suspension.is_on());
     });
 }
 

@@ -162,6 +162,25 @@ fn bytes_from_anywhere_are_read_as_far_as_they_mean_something() {
 }
 
 #[test]
+fn counts_of_what_was_left_out_are_added_up_without_an_overflow() {
+    // A timing with two items that each say that as much as possible was left out (tag 19, one word).
+    let item = [19 << 32 | 8 << 40, u64::MAX];
+    let words = [1 | 32 << 32 | 1 << 40 | 8 << 48, 1, 1 << 32, 0, item[0], item[1], item[0], item[1]];
+    let records: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    let kept = KeptRecords {
+        thread: 1,
+        id_prefix: 1,
+        anchor: Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 },
+        ns_per_tick: 1.0,
+        records: &records,
+        flows: &[],
+    };
+    let mut replay = Replay::default();
+    let batch = replay.batch(&kept);
+    assert_eq!(batch.timings().map(|timing| timing.dropped_items()).collect::<Vec<_>>(), [u64::MAX]);
+}
+
+#[test]
 fn items_beyond_the_limit_are_left_out() {
     let mut records = Vec::new();
     let items = 60_000_u64;
@@ -180,6 +199,18 @@ fn items_beyond_the_limit_are_left_out() {
     (0..items).for_each(|number| replay.name(number as u32 + 4, &format!("k{}", number % 300)));
     let batch = replay.batch(&kept);
     assert_eq!(batch.timings().next().unwrap().attributes().count(), 256);
+}
+
+#[test]
+fn counts_of_what_was_dropped_stop_at_the_largest_number() {
+    // Two items that say how much was dropped, which only an enemy writes.
+    let words = [1 | 32 << 32 | 1 << 40 | 8 << 48, 1, 1 << 32, 0, 19 << 32 | 8 << 40, u64::MAX, 19 << 32 | 8 << 40, 2];
+    let records: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    let anchor = Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 };
+    let kept = KeptRecords { thread: 1, id_prefix: 1, anchor, ns_per_tick: 1.0, records: &records, flows: &[] };
+    let mut replay = Replay::default();
+    let batch = replay.batch(&kept);
+    assert_eq!(batch.timings().map(|timing| timing.dropped_items()).collect::<Vec<_>>(), [u64::MAX]);
 }
 
 #[test]

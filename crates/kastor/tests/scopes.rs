@@ -386,6 +386,28 @@ fn events_and_links_are_kept_in_order_with_their_times() {
 }
 
 #[test]
+fn a_scope_says_whether_it_has_more_than_attributes() {
+    let recording = kastor::Recording::new(1 << 20);
+    let tele = Telemetry::builder().reporter(recording.clone()).build();
+    drop(scope!(tele, "plain"));
+    drop(scope!(tele, "keys", a = 1, b = "two"));
+    scope!(tele, "event").event("now");
+    let linking = scope!(tele, "link", a = 1);
+    linking.link(linking.carrier());
+    drop(linking);
+    scope!(tele, "failure").fail("bad");
+    drop(scope!(tele, "cut", text = &"x".repeat(5000)));
+    assert!(tele.flush(Duration::from_secs(30)).is_complete());
+    let mut said = Vec::new();
+    recording.for_each_batch(|batch| {
+        said.extend(batch.timings().map(|timing| (timing.name(), timing.has_only_attributes())));
+    });
+    let expected =
+        [("plain", true), ("keys", true), ("event", false), ("link", false), ("failure", false), ("cut", false)];
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn a_failure_says_what_the_program_said() {
     #[derive(Debug)]
     struct Broken(#[allow(dead_code)] u32);

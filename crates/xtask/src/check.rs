@@ -3,6 +3,7 @@
 mod length;
 mod licence;
 mod packages;
+mod promises;
 
 use std::{path::Path, process::ExitCode};
 
@@ -22,7 +23,9 @@ pub(crate) fn check(root: &Path) -> ExitCode {
     supply_chain(&mut steps);
     steps.ask("core dependencies", |root| Packages::read(root)?.core_is_small());
     steps.ask("file lengths", length::files_stay_readable);
+    steps.ask("promises", promises::tests_are_there);
     steps.run("layering", cargo(&["test", "--quiet", "--package", "kastor", "--test", "layering"]));
+    crate::viewer::check(&mut steps);
     oldest_compiler(&mut steps, root);
     steps.finish()
 }

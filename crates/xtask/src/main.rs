@@ -5,10 +5,13 @@
 
 mod bench;
 mod check;
+mod deep;
+mod fuzz;
 mod integration;
 mod python;
 mod steps;
 mod test;
+mod viewer;
 
 use std::{
     env,
@@ -17,8 +20,10 @@ use std::{
 };
 
 const USAGE: &str = "\
-cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, MSRV
-cargo xtask test [--deep | --python]   every test; --deep adds long histories, Miri and the sanitizers; --python: these alone
+cargo xtask check                      format, lints, documentation, licences, dependencies, file lengths, layering, viewer, MSRV
+cargo xtask test [--deep | --python]   every test; --deep adds long histories, kill loops, fuzzing, Miri, sanitizers; --python: these alone
+cargo xtask test --deep models|histories|delivery|fuzz|miri|address|thread
+                                       one of the deep parts alone
 cargo xtask bench [--only P] [--rounds N] [--quick] [--micro] [--instructions] [--json FILE] [--list]
                   [--gate core]
                                        builds bench/ and runs it with these arguments
@@ -26,6 +31,7 @@ cargo xtask bench --gate export|view [--quick] [--json FILE]
                                        what delivering and looking cost, against their limits
 cargo xtask bench --python|--gate python [--only P] [--quick] [--json FILE]
                                        the Python package, on every CPython from 3.11 up that is found
+cargo xtask viewer [--check]           builds the page of `kastor view` into the files that are embedded; --check compares
 cargo xtask integration [SUBJECT]      the reporters against real readers and servers, which it installs under target/";
 
 /// The exit code for a command that was not understood.
@@ -39,8 +45,11 @@ fn main() -> ExitCode {
         ["check"] => check::check(&root),
         ["test"] => test::test(&root, test::Depth::Usual),
         ["test", "--deep"] => test::test(&root, test::Depth::Deep),
+        ["test", "--deep", part] if deep::PARTS.contains(part) => deep::part(&root, part),
         ["test", "--python"] => test::python(&root),
         ["bench", rest @ ..] => bench::bench(&root, rest),
+        ["viewer"] => viewer::viewer(&root, viewer::Aim::Write),
+        ["viewer", "--check"] => viewer::viewer(&root, viewer::Aim::Compare),
         ["integration"] => integration::integration(&root, ""),
         ["integration", subject] => integration::integration(&root, subject),
         ["help" | "--help" | "-h"] => {

@@ -3,11 +3,11 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
 };
 
 use crate::{
-    python,
+    deep, python,
     steps::{Steps, cargo, has, with_flags},
 };
 
@@ -20,21 +20,19 @@ pub(crate) enum Depth {
     Deep,
 }
 
-const SANITIZER_TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// Runs the tests.
 pub(crate) fn test(root: &Path, depth: Depth) -> ExitCode {
     let mut steps = Steps::new("test", root);
     workspace(&mut steps);
     examples(&mut steps);
     steps.run("documents", cargo(&["test", "--doc", "--workspace"]));
-    models(&mut steps, root, depth);
+    if depth == Depth::Usual {
+        models(&mut steps, root, cargo);
+    }
     off_mode(&mut steps, root);
     python::test(&mut steps, root, depth == Depth::Deep);
     if depth == Depth::Deep {
-        histories(&mut steps, root);
-        miri(&mut steps, root);
-        sanitizers(&mut steps, root);
+        deep::all(&mut steps, root);
     }
     steps.finish()
 }
@@ -88,16 +86,13 @@ fn examples(steps: &mut Steps) {
 }
 
 /// Every interleaving of the small concurrent parts, by loom. They need optimised code, not a slow link of it.
-fn models(steps: &mut Steps, root: &Path, depth: Depth) {
+pub(crate) fn models(steps: &mut Steps, root: &Path, cargo: fn(&[&str]) -> Command) {
     if !core_has_tests(root, "loom") {
         return steps.skip("models", "crates/kastor/tests has no loom*.rs");
     }
     let mut command = fast_release(cargo(&["test", "--package", "kastor", "--release", "--test", "loom*"]));
     command.env("RUSTFLAGS", with_flags("RUSTFLAGS", "--cfg loom"));
     command.env("CARGO_TARGET_DIR", target_folder(root, "loom"));
-    if depth == Depth::Deep {
-        command.env("KASTOR_DEEP", "1");
-    }
     steps.run("models", command);
 }
 
@@ -110,77 +105,6 @@ fn off_mode(steps: &mut Steps, root: &Path) {
     command.env("RUSTFLAGS", with_flags("RUSTFLAGS", "--cfg kastor_off"));
     command.env("CARGO_TARGET_DIR", target_folder(root, "off"));
     steps.run("off mode", command);
-}
-
-/// The random histories again, longer; the tests read KASTOR_DEEP.
-fn histories(steps: &mut Steps, root: &Path) {
-    let mut command = fast_release(cargo(&["test", "--package", "kastor", "--release", "--lib", "--tests"]));
-    command.env("KASTOR_DEEP", "1");
-    command.env("CARGO_TARGET_DIR", target_folder(root, "deep"));
-    steps.run("histories", command);
-}
-
-fn miri(steps: &mut Steps, root: &Path) {
-    if !has(&["+nightly", "miri", "--version"]) {
-        return steps.skip("miri", "not installed");
-    }
-    // An interpreted program has one processor: a process per test gives the machine's others something to do.
-    let runner: &[&str] = if has(&["nextest", "--version"]) {
-        &["nextest", "run", "--no-fail-fast"]
-    } else {
-        &["test", "--no-fail-fast"]
-    };
-    let mut command = cargo(&["+nightly", "miri"]);
-    command.args(runner).args(["--package", "kastor", "--lib", "--tests"]);
-    // The clocks and the environment are read; tests compute powers of two with functions that are exact elsewhere; and the
-    // collector's threads live until the process ends, which Miri would call a leak.
-    let flags = "-Zmiri-disable-isolation -Zmiri-deterministic-floats -Zmiri-ignore-leaks";
-    command.env("MIRIFLAGS", with_flags("MIRIFLAGS", flags));
-    command.env("CARGO_TARGET_DIR", target_folder(root, "miri"));
-    steps.run("miri", command);
-}
-
-/// Address and thread sanitizer. The latter knows only what it compiled itself, so it needs the standard library's source.
-fn sanitizers(steps: &mut Steps, root: &Path) {
-    for (name, sanitizer) in [("address sanitizer", "address"), ("thread sanitizer", "thread")] {
-        if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-            steps.skip(name, &format!("this machine is not {SANITIZER_TARGET}"));
-            continue;
-        }
-        if !has(&["+nightly", "--version"]) {
-            steps.skip(name, "the nightly compiler is not installed");
-            continue;
-        }
-        if sanitizer == "thread" && !nightly_has_source() {
-            steps.skip(name, "rust-src of the nightly compiler is not installed");
-            continue;
-        }
-        let mut command = cargo(&["+nightly", "test", "--target", SANITIZER_TARGET, "--package", "kastor"]);
-        if sanitizer == "thread" {
-            command.arg("-Zbuild-std");
-        }
-        // The compile-fail cases run the compiler, which is not ours to sanitize.
-        command.args(["--lib", "--tests", "--", "--skip", "compile_fail"]);
-        // These weigh the process, which is many times heavier with a sanitizer, or count its allocations.
-        for weighing in ["memory", "allocat", "a_million_scopes_may_be_open", "dynamic_names_beyond_the_bound"] {
-            command.args(["--skip", weighing]);
-        }
-        command.env("RUSTFLAGS", with_flags("RUSTFLAGS", &format!("-Zsanitizer={sanitizer}")));
-        command.env("CARGO_TARGET_DIR", target_folder(root, sanitizer));
-        steps.run(name, command);
-    }
-}
-
-fn nightly_has_source() -> bool {
-    let output = Command::new("rustc")
-        .args(["+nightly", "--print", "sysroot"])
-        .env("RUSTUP_AUTO_INSTALL", "0")
-        .stderr(Stdio::null())
-        .output();
-    output.is_ok_and(|output| {
-        let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        sysroot.join("lib/rustlib/src/rust/library/Cargo.lock").exists()
-    })
 }
 
 /// True if the core has a test file whose name begins like this.

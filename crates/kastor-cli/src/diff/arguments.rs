@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// A change below this is none, where nothing else is asked for.
-const THRESHOLD: f64 = 0.05;
+pub(crate) const THRESHOLD: f64 = 0.05;
 
 /// The arguments of `kastor diff`.
 #[derive(Args, Clone, Debug)]

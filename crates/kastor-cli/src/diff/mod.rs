@@ -17,9 +17,10 @@ use kastor_export::capture::{Block, Tables, Timing};
 use serde::Serialize;
 
 pub(crate) use self::arguments::DiffArguments;
+pub(crate) use self::judge::{Change, Verdict as Judged};
 
 use self::batches::Batches;
-use self::judge::{Change, Verdict as Judged, judge};
+use self::judge::judge;
 use crate::captures::{self, Seen, Visitor};
 use crate::failure::{Failure, Verdict};
 use crate::glob::Glob;
@@ -70,6 +71,8 @@ pub(crate) struct Difference {
 #[derive(Debug, Serialize)]
 pub(crate) struct PathDifference {
     pub(crate) path: String,
+    #[serde(skip)]
+    pub(crate) place: Place,
     pub(crate) base: Option<Figures>,
     pub(crate) new: Option<Figures>,
     /// Of the mean duration of a call.
@@ -105,13 +108,41 @@ impl PathDifference {
 fn compare(tree: &Tree, base: Side, new: Side, arguments: &DiffArguments) -> Difference {
     let glob = arguments.path.as_deref().map(Glob::new);
     let threshold = arguments.threshold();
-    let (Side { seen: base_seen, paths: mut base }, Side { seen: new_seen, paths: mut new }) = (base, new);
+    let is_wanted = |path: &str| glob.as_ref().is_none_or(|glob| glob.matches(path));
+    let mut paths = judged(tree, base.paths, new.paths, threshold, is_wanted);
+    paths.sort_by(|one, other| {
+        let key = |path: &PathDifference| (!path.is_regression(), std::cmp::Reverse(path.weight_ns()));
+        (key(one), &one.path).cmp(&(key(other), &other.path))
+    });
+    let regressions = paths.iter().filter(|path| path.is_regression()).count() as u64;
+    let most = if arguments.limit == 0 { usize::MAX } else { arguments.limit.max(regressions as usize) };
+    let more_paths = paths.len().saturating_sub(most) as u64;
+    paths.truncate(most);
+    let is_gate = arguments.fail_over.is_some();
+    Difference { base: base.seen, new: new.seen, threshold, is_gate, regressions, paths, more_paths }
+}
+
+/// Every path of both sides, judged as the command does where nothing else is asked for: for the viewer.
+pub(crate) fn judged_by_default(tree: &Tree, base: Adding, new: Adding) -> Vec<PathDifference> {
+    judged(tree, base.paths, new.paths, arguments::THRESHOLD, |_| true)
+}
+
+fn judged(
+    tree: &Tree,
+    mut base: HashMap<Place, PathSums>,
+    mut new: HashMap<Place, PathSums>,
+    threshold: f64,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<PathDifference> {
     let both = base.iter().filter(|(place, sums)| sums.calls > 0 && new.contains_key(*place)).count();
     let mut paths = Vec::new();
     for place in 1..tree.len() as Place {
         let (base, new) = (base.remove(&place), new.remove(&place));
+        if base.is_none() && new.is_none() {
+            continue;
+        }
         let path = tree.text(place);
-        if (base.is_none() && new.is_none()) || glob.as_ref().is_some_and(|glob| !glob.matches(&path)) {
+        if !is_wanted(&path) {
             continue;
         }
         let (of_base, of_new) = (base.as_ref().map(PathSums::figures), new.as_ref().map(PathSums::figures));
@@ -123,22 +154,14 @@ fn compare(tree: &Tree, base: Side, new: Side, arguments: &DiffArguments) -> Dif
         };
         paths.push(PathDifference {
             path,
+            place,
             call: judged(|sums| &sums.whole, |figures| figures.mean_ns),
             own: judged(|sums| &sums.own, |figures| figures.self_mean_ns),
             base: of_base,
             new: of_new,
         });
     }
-    paths.sort_by(|one, other| {
-        let key = |path: &PathDifference| (!path.is_regression(), std::cmp::Reverse(path.weight_ns()));
-        (key(one), &one.path).cmp(&(key(other), &other.path))
-    });
-    let regressions = paths.iter().filter(|path| path.is_regression()).count() as u64;
-    let most = if arguments.limit == 0 { usize::MAX } else { arguments.limit.max(regressions as usize) };
-    let more_paths = paths.len().saturating_sub(most) as u64;
-    paths.truncate(most);
-    let is_gate = arguments.fail_over.is_some();
-    Difference { base: base_seen, new: new_seen, threshold, is_gate, regressions, paths, more_paths }
+    paths
 }
 
 /// One set of captures.
@@ -149,7 +172,7 @@ struct Side {
 
 fn read(path: &PathBuf, tree: &mut Tree) -> Result<Side, Failure> {
     let files = captures::files(std::slice::from_ref(path))?;
-    let mut reading = Reading { tree, session: Session::default(), inside: HashMap::default(), paths: HashMap::new() };
+    let mut reading = Reading { tree, session: Session::default(), inside: Inside::default(), paths: HashMap::new() };
     let seen = captures::visit(&files, &mut reading)?;
     Ok(Side { seen, paths: reading.paths })
 }
@@ -194,9 +217,54 @@ impl PathSums {
 struct Reading<'t> {
     tree: &'t mut Tree,
     session: Session,
-    /// Time inside scopes that are open, by their ids: a child's record comes before its parent's.
-    inside: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
+    inside: Inside,
     paths: HashMap<Place, PathSums>,
+}
+
+/// Time inside scopes that are open, by their ids: a child's record comes before its parent's.
+#[derive(Default)]
+struct Inside(HashMap<u64, u64, BuildHasherDefault<AsItIs>>);
+
+impl Inside {
+    /// A scope has closed: its time, and its time without what was inside.
+    fn closed(&mut self, timing: &Timing<'_>) -> (u64, u64) {
+        let ns = timing.duration_ns();
+        let own_ns = ns.saturating_sub(self.0.remove(&timing.span_id()).unwrap_or(0));
+        if let Some(parent) = timing.parent_span_id().filter(|_| !timing.is_detached()) {
+            if self.0.len() >= MOST_OPEN {
+                self.0.clear();
+            }
+            let within = self.0.entry(parent).or_default();
+            *within = within.saturating_add(ns);
+        }
+        (ns, own_ns)
+    }
+}
+
+/// One side of a comparison, scope by scope: for the viewer, which reads in its own way.
+#[derive(Default)]
+pub(crate) struct Adding {
+    inside: Inside,
+    paths: HashMap<Place, PathSums>,
+}
+
+impl Adding {
+    /// The next scope of a run; without a place it is not compared.
+    pub(crate) fn add(&mut self, place: Option<Place>, timing: &Timing<'_>) {
+        let (ns, own_ns) = self.inside.closed(timing);
+        if let Some(place) = place {
+            self.paths.entry(place).or_default().add(timing, ns, own_ns);
+        }
+    }
+
+    /// What follows is another process's.
+    pub(crate) fn end_run(&mut self) {
+        self.inside.0.clear();
+        for sums in self.paths.values_mut() {
+            sums.whole.end_run();
+            sums.own.end_run();
+        }
+    }
 }
 
 /// Sums by the path numbers of one session.
@@ -230,15 +298,7 @@ impl Visitor for Reading<'_> {
     fn block(&mut self, block: &Block<'_>) {
         let (inside, session) = (&mut self.inside, &mut self.session);
         block.for_each_timing(|timing| {
-            let ns = timing.duration_ns();
-            let own_ns = ns.saturating_sub(inside.remove(&timing.span_id()).unwrap_or(0));
-            if let Some(parent) = timing.parent_span_id().filter(|_| !timing.is_detached()) {
-                if inside.len() >= MOST_OPEN {
-                    inside.clear();
-                }
-                let within = inside.entry(parent).or_default();
-                *within = within.saturating_add(ns);
-            }
+            let (ns, own_ns) = inside.closed(&timing);
             if let Some(sums) = session.of(timing.path_id()) {
                 sums.add(&timing, ns, own_ns);
             }
@@ -255,7 +315,7 @@ impl Visitor for Reading<'_> {
     }
 
     fn process_ends(&mut self) {
-        self.inside.clear();
+        self.inside.0.clear();
         for sums in self.paths.values_mut() {
             sums.whole.end_run();
             sums.own.end_run();

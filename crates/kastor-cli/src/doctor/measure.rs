@@ -16,6 +16,8 @@ use crate::facts;
 /// How long one round of one operation lasts at least.
 const ROUND: Duration = Duration::from_millis(1);
 const ROUNDS: usize = 31;
+/// The operation that a budget is about.
+const SCOPE: &str = "scope";
 /// How long to wait between rounds for the reporter to catch up, so that no round pays for the one before.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -26,6 +28,14 @@ pub(super) struct Costs {
     /// What one turn of the empty loop costs, contained in all other numbers.
     pub(super) loop_ns: f64,
     pub(super) operations: Vec<Operation>,
+}
+
+impl Costs {
+    /// How many scopes a second take this share of a processor.
+    pub(super) fn scopes_per_second(&self, share: f64) -> f64 {
+        let scope = self.operations.iter().find(|operation| operation.name == SCOPE);
+        scope.map_or(0.0, |scope| share * 1e9 / scope.ns)
+    }
 }
 
 /// What one operation costs.
@@ -78,7 +88,7 @@ pub(super) fn measure() -> Costs {
         loop_ns: nothing.turn_ns,
         operations: vec![
             operation("two clock reads", pair_ns),
-            operation("scope", scopes.turn_ns),
+            operation(SCOPE, scopes.turn_ns),
             operation("scope, disabled", disabled_scopes.turn_ns),
             operation("counter", counters.turn_ns),
         ],

@@ -24,8 +24,9 @@ use serde::Serialize;
 
 pub(crate) use self::arguments::ReportArguments;
 pub(crate) use self::markdown::code as markdown_code;
+pub(crate) use self::series::value_text;
 pub(crate) use self::slowest::SlowScope;
-pub(crate) use self::sums::Sums;
+pub(crate) use self::sums::{Sums, number as value_number};
 pub(crate) use self::tree::{ByPlace, Place, Tree};
 
 use self::rows::{Row, rows};

@@ -150,7 +150,8 @@ impl SessionEvents {
     }
 }
 
-fn number(value: &kastor_export::capture::StoredValue<'_>) -> Option<f64> {
+/// A value as a number, if it is one.
+pub(crate) fn number(value: &kastor_export::capture::StoredValue<'_>) -> Option<f64> {
     use kastor_export::capture::StoredValue::{F64, I64, U64};
     match *value {
         I64(value) => Some(value as f64),

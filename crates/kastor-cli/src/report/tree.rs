@@ -19,7 +19,7 @@ const MAX_TEXT_BYTES: usize = 64 << 10;
 pub(crate) type Place = u32;
 
 /// Paths of all sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     names: HashMap<Box<str>, u32>,
@@ -28,7 +28,7 @@ pub(crate) struct Tree {
 }
 
 /// One path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) parent: Place,
     name: u32,

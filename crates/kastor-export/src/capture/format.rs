@@ -13,8 +13,10 @@
 
 use crate::frame::{u32_at, u64_at};
 
-/// Of the file.
-pub(crate) const VERSION: u32 = 1;
+/// Of the file. Version 1 had no packed blocks.
+pub(crate) const VERSION: u32 = 2;
+/// The oldest that can be read.
+const OLDEST_VERSION: u32 = 1;
 /// Of the records in it.
 pub(crate) const RECORD_LAYOUT: u32 = 1;
 /// What a SESSION begins with.
@@ -40,6 +42,8 @@ pub(crate) mod kind {
 
 /// Flag of a frame: the payload is compressed with zstd, `detail` is its length before.
 pub(crate) const COMPRESSED: u8 = 1;
+/// Flag of a block's frame: the records in it are packed, as `pack.rs` has it; their length is in the block's header.
+pub(crate) const PACKED: u8 = 2;
 
 /// Payload of SESSION.
 ///
@@ -78,7 +82,7 @@ impl Session {
             return Err(WrongSession::NoSession);
         }
         let (version, layout) = (u32_at(bytes, 8), u32_at(bytes, 12));
-        if (version, layout) != (VERSION, RECORD_LAYOUT) {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) || layout != RECORD_LAYOUT {
             return Err(WrongSession::Version(version, layout));
         }
         let instance_id = u128::from(u64_at(bytes, 24)) << 64 | u128::from(u64_at(bytes, 16));
@@ -319,6 +323,16 @@ impl IndexEntry {
     /// Whether it is a block of records; else it is something that blocks refer to, or aggregates.
     pub fn is_block(&self) -> bool {
         self.kind == kind::BLOCK
+    }
+
+    /// Whether a process begins to write there.
+    pub fn is_session(&self) -> bool {
+        self.kind == kind::SESSION
+    }
+
+    /// Whether it is sums, or a part of them.
+    pub fn is_aggregates(&self) -> bool {
+        self.kind == kind::AGGREGATES
     }
 
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {

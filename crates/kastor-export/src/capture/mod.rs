@@ -34,6 +34,8 @@ mod check;
 mod config;
 mod files;
 mod format;
+mod nesting;
+mod pack;
 mod read;
 mod record;
 mod replay;
@@ -63,6 +65,11 @@ pub use self::{
     tables::{Progress, Tables},
 };
 use crate::fs::{Fs, OsFs};
+
+/// The parts of a file as they are written, for a file made by hand.
+pub(crate) mod raw {
+    pub(crate) use super::format::{BlockHeader, Session, Thread, kind, push_name, push_path};
+}
 
 /// A reporter that writes a capture. A cheap handle: clones write the same files.
 ///

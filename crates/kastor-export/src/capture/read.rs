@@ -16,8 +16,9 @@ use super::{
     aggregates::Aggregates,
     format::{
         BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRY_BYTES, IndexEntry, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
-        Session, Thread, UNKNOWN_INDEX, VERSION, WrongSession, kind,
+        PACKED, Session, Thread, UNKNOWN_INDEX, VERSION, WrongSession, kind,
     },
+    pack::unpack,
     record::Block,
     tables::Tables,
 };
@@ -229,6 +230,11 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
+    /// Takes over what another reader of this file learned, so that blocks can be read in any order.
+    pub fn set_tables(&mut self, tables: Tables) {
+        self.tables = tables;
+    }
+
     /// Reads everything that blocks refer to, so that they can be read in any order. Meant for a file of one process:
     /// of several sessions in a file, the last one's tables stay.
     ///
@@ -279,7 +285,7 @@ impl BlockHeader {
     }
 }
 
-/// Payloads as they were before compression, one at a time.
+/// Payloads as they were before they were compressed or packed, one at a time.
 #[derive(Default)]
 pub(super) struct Unpacked {
     pub(super) content: Vec<u8>,
@@ -290,10 +296,36 @@ impl Unpacked {
     /// Takes the payload of a frame, or says what is wrong with it.
     pub(super) fn take(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), &'static str> {
         self.content.clear();
-        if header.flags & COMPRESSED == 0 {
-            self.content.extend_from_slice(payload);
-            return Ok(());
+        match (header.flags, header.kind) {
+            (0, _) => {
+                self.content.extend_from_slice(payload);
+                Ok(())
+            }
+            (COMPRESSED, _) => self.decompress(header, payload),
+            (PACKED, kind::BLOCK) => self.unpack(payload),
+            _ => Err("content in a form that is not known"),
         }
+    }
+
+    /// A block whose records are packed.
+    fn unpack(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+        let (header, packed) = payload.split_at_checked(BLOCK_HEADER_BYTES).ok_or("a block that is cut short")?;
+        let BlockHeader { record_bytes, flow_bytes, .. } =
+            BlockHeader::decode(header).ok_or("a block that is cut short")?;
+        let bytes = u64::from(record_bytes) + u64::from(flow_bytes) + BLOCK_HEADER_BYTES as u64;
+        if bytes > u64::from(MAX_PAYLOAD_BYTES) {
+            return Err("packed records that would be too large");
+        }
+        let packed_bytes = packed.len().checked_sub(flow_bytes as usize);
+        let parts = packed_bytes.and_then(|bytes| packed.split_at_checked(bytes));
+        let (packed, flows) = parts.ok_or("a block whose parts are not as long as it says")?;
+        self.content.extend_from_slice(header);
+        unpack(packed, record_bytes as usize, &mut self.content)?;
+        self.content.extend_from_slice(flows);
+        Ok(())
+    }
+
+    fn decompress(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), &'static str> {
         if header.detail > MAX_PAYLOAD_BYTES.min(header.length.saturating_mul(MAX_EXPANSION)) {
             return Err("compressed content that would be too large");
         }
@@ -312,8 +344,8 @@ impl Unpacked {
 
 fn wrong_version(version: u32, layout: u32) -> Error {
     Error::invalid_input(format!(
-        "the capture has format {version} with records of layout {layout}, and this reader knows format {VERSION} with \
-         layout 1: read it with the version of kastor that wrote it, or a newer one"
+        "the capture has format {version} with records of layout {layout}, and this reader knows formats up to \
+         {VERSION} with layout 1: read it with the version of kastor that wrote it, or a newer one"
     ))
 }
 
@@ -322,7 +354,7 @@ fn stored_index<R: Read + Seek>(input: &mut R, end: u64) -> io::Result<Option<Ve
     let mut read_payload = |offset: u64, expected: u8| -> io::Result<Option<Vec<u8>>> {
         input.seek(SeekFrom::Start(offset))?;
         match Frames::new(&mut *input, offset, MAX_PAYLOAD_BYTES).next()? {
-            Step::Frame { header, payload, .. } if header.kind == expected && header.flags & COMPRESSED == 0 => {
+            Step::Frame { header, payload, .. } if header.kind == expected && header.flags == 0 => {
                 Ok(Some(payload.to_vec()))
             }
             _ => Ok(None),

@@ -7,12 +7,12 @@
 use kastor::{Link, Outcome};
 
 use super::{
-    format::{BlockHeader, valid},
+    format::{BlockHeader, IndexEntry, valid},
     tables::Tables,
 };
 use crate::frame::{u32_at, u64_at};
 
-const RECORD_BYTES: usize = 32;
+pub(super) const RECORD_BYTES: usize = 32;
 const FLOW_BYTES: usize = 32;
 /// Items of one record, or of one point event, that are looked at; the core writes fewer.
 const MAX_ITEMS: usize = 256;
@@ -22,14 +22,17 @@ const MAX_FLOWS: usize = 2048;
 const TIMING: u8 = 1;
 const METRIC: u8 = 2;
 
-mod flag {
+/// The flag of a record that has items.
+pub(super) const ITEMS: u8 = flag::ITEMS;
+
+pub(super) mod flag {
     pub(super) const FAILED: u8 = 1;
-    pub(super) const FOREIGN: u8 = 2;
+    pub(in super::super) const FOREIGN: u8 = 2;
     pub(super) const LONG: u8 = 4;
     pub(super) const DEEPER: u8 = 8;
     pub(super) const UNSAMPLED: u8 = 16;
     pub(super) const ITEMS: u8 = 32;
-    pub(super) const DETACHED: u8 = 64;
+    pub(in super::super) const DETACHED: u8 = 64;
     pub(super) const VALUE: u8 = 5;
 }
 
@@ -60,31 +63,64 @@ pub(super) struct Extent {
     pub(super) has_items: bool,
 }
 
+/// Whether a record that begins with this word is a scope that succeeded, and nothing but its fixed part.
+pub(super) fn is_plain_head(head: u64) -> bool {
+    let (flags, kind, words) = ((head >> 32) as u8, (head >> 40) as u8, head >> 48);
+    kind == TIMING && flags & (flag::FAILED | flag::LONG | flag::ITEMS) == 0 && words == RECORD_BYTES as u64 / 8
+}
+
 impl Extent {
+    /// Of no records yet.
+    pub(super) const NOTHING: Self =
+        Self { records: 0, failures: 0, first_tick: u64::MAX, last_tick: 0, longest_ticks: 0, has_items: false };
+
     pub(super) fn of(records: &[u8]) -> Self {
-        let mut extent =
-            Self { records: 0, failures: 0, first_tick: u64::MAX, last_tick: 0, longest_ticks: 0, has_items: false };
-        let mut raw = RawRecords(records);
-        for record in &mut raw {
-            let (start, duration) =
-                if record.kind() == TIMING { (record.start(), record.duration()) } else { (record.start(), 0) };
-            extent.records += 1;
-            extent.has_items |= record.has(flag::ITEMS);
-            extent.failures += u32::from(record.kind() == TIMING && record.has(flag::FAILED));
-            extent.first_tick = extent.first_tick.min(start);
-            extent.last_tick = extent.last_tick.max(start.saturating_add(duration));
-            extent.longest_ticks = extent.longest_ticks.max(duration);
+        let mut extent = Self::NOTHING;
+        for raw in RawRecords(records) {
+            extent.add(u64_at(raw.fixed, 0), u32_at(raw.fixed, 20), raw.start(), raw.rest);
         }
-        extent.first_tick = extent.first_tick.min(extent.last_tick);
-        extent
+        extent.finished()
+    }
+
+    /// One more record: its first word, the duration if it is a short one, its start, and what stands behind these.
+    #[inline(always)]
+    pub(super) fn add(&mut self, head: u64, duration: u32, start: u64, rest: &[u8]) {
+        let (flags, is_timing) = ((head >> 32) as u8, (head >> 40) as u8 == TIMING);
+        let duration = match is_timing {
+            true if flags & flag::LONG != 0 => u64_at(rest, 0),
+            true => u64::from(duration),
+            false => 0,
+        };
+        self.records += 1;
+        self.has_items |= flags & flag::ITEMS != 0;
+        self.failures += u32::from(is_timing && flags & flag::FAILED != 0);
+        self.first_tick = self.first_tick.min(start);
+        self.last_tick = self.last_tick.max(start.saturating_add(duration));
+        self.longest_ticks = self.longest_ticks.max(duration);
+    }
+
+    /// One more record whose first word is a plain one.
+    #[inline(always)]
+    pub(super) fn add_plain(&mut self, duration: u32, start: u64) {
+        let duration = u64::from(duration);
+        self.records += 1;
+        self.first_tick = self.first_tick.min(start);
+        self.last_tick = self.last_tick.max(start.saturating_add(duration));
+        self.longest_ticks = self.longest_ticks.max(duration);
+    }
+
+    /// With sense, even if there was no record.
+    pub(super) fn finished(mut self) -> Self {
+        self.first_tick = self.first_tick.min(self.last_tick);
+        self
     }
 }
 
 /// One record, located.
 #[derive(Clone, Copy)]
-struct Raw<'a> {
-    fixed: &'a [u8; RECORD_BYTES],
-    rest: &'a [u8],
+pub(super) struct Raw<'a> {
+    pub(super) fixed: &'a [u8; RECORD_BYTES],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Raw<'a> {
@@ -94,7 +130,7 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn has(&self, flags: u8) -> bool {
+    pub(super) fn has(&self, flags: u8) -> bool {
         self.fixed[4] & flags != 0
     }
 
@@ -104,12 +140,12 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn start(&self) -> u64 {
+    pub(super) fn start(&self) -> u64 {
         u64_at(self.fixed, 24)
     }
 
     #[inline]
-    fn duration(&self) -> u64 {
+    pub(super) fn duration(&self) -> u64 {
         if self.has(flag::LONG) { u64_at(self.rest, 0) } else { u64::from(u32_at(self.fixed, 20)) }
     }
 
@@ -219,6 +255,11 @@ impl<'a> Block<'a> {
         self.tables
     }
 
+    /// What an index says of it.
+    pub fn index_entry(&self) -> IndexEntry {
+        self.header.index_entry(self.offset)
+    }
+
     /// The records as they left their thread, in the layout of `docs/format.md`.
     pub fn record_bytes(&self) -> &'a [u8] {
         self.records
@@ -265,7 +306,7 @@ impl<'a> Block<'a> {
         records as u64 == u64::from(self.header.records) && raw.0.is_empty()
     }
 
-    fn flow(&self, alias: u32) -> Option<(u64, u128)> {
+    pub(super) fn flow(&self, alias: u32) -> Option<(u64, u128)> {
         let flow = self.flows.chunks_exact(FLOW_BYTES).take(MAX_FLOWS).find(|flow| u32_at(flow, 0) == alias)?;
         Some((u64_at(flow, 8), u128::from(u64_at(flow, 16)) << 64 | u128::from(u64_at(flow, 24))))
     }
@@ -316,8 +357,8 @@ pub enum Record<'a> {
 /// A scope that closed.
 #[derive(Clone, Copy)]
 pub struct Timing<'a> {
-    raw: Raw<'a>,
-    block: &'a Block<'a>,
+    pub(super) raw: Raw<'a>,
+    pub(super) block: &'a Block<'a>,
 }
 
 impl<'a> Timing<'a> {

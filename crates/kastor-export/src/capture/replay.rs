@@ -11,7 +11,7 @@ use super::{
     aggregates::{Aggregate, Aggregates, ScopeSums, SeriesSums, StoredHistogram},
     format::Session,
     read::{Damage, Part, Reader},
-    record::{Block, StoredValue},
+    record::{Block, StoredValue, Timing},
     tables::Tables,
 };
 
@@ -22,7 +22,12 @@ pub struct Replay<R> {
     told: Told,
     /// Paths of earlier processes that found no room.
     without_room: u64,
+    /// Records of the block that is read, where not all are wanted.
+    wanted: Vec<u8>,
 }
+
+/// Whether a scope is to be replayed.
+type Wants<'w> = dyn FnMut(&Block<'_>, &Timing<'_>) -> bool + 'w;
 
 /// What the core was told of the tables.
 #[derive(Default)]
@@ -57,7 +62,7 @@ impl Replay<File> {
 impl<R: Read> Replay<R> {
     /// Replays what a reader reads.
     pub fn new(reader: Reader<R>) -> Self {
-        Self { reader, kept: kastor::Replay::default(), told: Told::default(), without_room: 0 }
+        Self { reader, kept: kastor::Replay::default(), told: Told::default(), without_room: 0, wanted: Vec::new() }
     }
 
     /// The next part; none at the end.
@@ -65,7 +70,23 @@ impl<R: Read> Replay<R> {
     /// # Errors
     /// As [`Reader::read`].
     pub fn read(&mut self) -> Result<Option<Replayed<'_>>, Error> {
-        let Self { reader, kept, told, .. } = self;
+        self.read_wanted(None)
+    }
+
+    /// The next part, of batches only the scopes that are wanted, and no metric events: of what is left out nothing is
+    /// missing.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_if(
+        &mut self,
+        mut wants: impl FnMut(&Block<'_>, &Timing<'_>) -> bool,
+    ) -> Result<Option<Replayed<'_>>, Error> {
+        self.read_wanted(Some(&mut wants))
+    }
+
+    fn read_wanted(&mut self, wants: Option<&mut Wants<'_>>) -> Result<Option<Replayed<'_>>, Error> {
+        let Self { reader, kept, told, wanted, .. } = self;
         Ok(match reader.read()? {
             None => None,
             Some(Part::Damage(damage)) => Some(Replayed::Damage(damage)),
@@ -78,7 +99,13 @@ impl<R: Read> Replay<R> {
             }
             Some(Part::Block(block)) => {
                 told.catch_up(block.tables(), kept);
-                Some(Replayed::Batch(kept.batch(&records_of(&block))))
+                let mut records = records_of(&block);
+                if let Some(wants) = wants {
+                    wanted.clear();
+                    block.timings().filter(|timing| wants(&block, timing)).for_each(|timing| timing.write_to(wanted));
+                    records.records = wanted;
+                }
+                Some(Replayed::Batch(kept.batch(&records)))
             }
             Some(Part::Aggregates(aggregates)) => {
                 told.catch_up(aggregates.tables(), kept);

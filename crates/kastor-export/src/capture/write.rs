@@ -1,7 +1,7 @@
 //! Writing a capture: each batch goes to the operating system at once, so that whatever becomes of the process, what it
 //! handed over is in the file.
 //!
-//! A batch costs one look at each record, one checksum, and one system call that takes the records from where they are.
+//! A batch costs one look at each record, which also packs it (see `pack.rs`), one checksum, and one system call.
 //! Names, paths and threads are written when a batch first needs them, and again in each new file.
 
 use std::{
@@ -20,8 +20,9 @@ use super::{
     files::{Files, Opened},
     format::{
         BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
-        Session, TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
+        PACKED, Session, TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
     },
+    pack::pack,
     record::Extent,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Writer {
     redaction: RecordRedaction,
     /// A batch's records without secrets.
     redacted: Vec<u8>,
+    /// A batch's packed records; kept for its memory.
+    packed: Vec<u8>,
     /// None until the first batch or snapshot.
     process: Option<Process>,
     file: Option<OpenFile>,
@@ -98,6 +101,7 @@ impl Writer {
             files: Files::new(fs, config.clone()),
             redaction: RecordRedaction::new(config.redaction.clone()),
             redacted: Vec::new(),
+            packed: Vec::new(),
             config,
             process: None,
             file: None,
@@ -141,9 +145,13 @@ impl Writer {
 
     /// Writes a batch, or says why its events are dropped.
     pub(super) fn write_batch(&mut self, batch: &Batch<'_>) -> Result<(), DropReason> {
-        // 1. The block's header. What is dropped below is counted here, so that a reader sees the gap.
+        // 1. The block's header. What is dropped below is counted here, so that a reader sees the gap. Secrets are in items:
+        // records without are packed as they are.
         let (records, flows) = (batch.record_bytes(), batch.flow_bytes());
-        let (header, has_items) = self.header(batch, records, flows);
+        let (is_packing, is_redacting) = (self.config.zstd.is_none(), !self.config.redaction.is_none());
+        let mut packed = if is_packing { pack(records, is_redacting, &mut self.packed) } else { None };
+        let extent = packed.map_or_else(|| Extent::of(records), |(extent, _)| extent);
+        let header = self.header(batch, &extent, records, flows);
         if records.len() + flows.len() + BLOCK_HEADER_BYTES > MAX_PAYLOAD_BYTES as usize {
             return Err(DropReason::TooLarge);
         }
@@ -157,15 +165,16 @@ impl Writer {
         let mut redacted = std::mem::take(&mut self.redacted);
         let written = self.open_for(batch.process(), header.record_bytes + header.flow_bytes).and_then(|()| {
             let mut records = records;
-            if has_items && !self.config.redaction.is_none() {
+            if extent.has_items && is_redacting {
                 redacted.clear();
                 redacted.extend_from_slice(records);
                 self.redaction.redact(batch, &mut redacted);
                 records = &redacted;
+                packed = if is_packing { pack(records, false, &mut self.packed) } else { None };
             }
             self.write_tables(batch)?;
             self.write_thread(batch, &header)?;
-            self.write_block(&header, records, flows)
+            self.write_block(&header, records, packed.map(|(_, bytes)| bytes), flows)
         });
         self.redacted = redacted;
         // 3. What came of it.
@@ -232,8 +241,7 @@ impl Writer {
         self.config.durability != Durability::System
     }
 
-    fn header(&mut self, batch: &Batch<'_>, records: &[u8], flows: &[u8]) -> (BlockHeader, bool) {
-        let extent = Extent::of(records);
+    fn header(&mut self, batch: &Batch<'_>, extent: &Extent, records: &[u8], flows: &[u8]) -> BlockHeader {
         let (anchor, ns_per_tick) = (batch.anchor(), batch.timeline().ns_per_tick());
         let index = batch.thread().index();
         self.now += 1;
@@ -248,7 +256,7 @@ impl Writer {
         thread.blocks += 1;
         thread.events += batch.len();
         thread.used = self.now;
-        let header = BlockHeader {
+        BlockHeader {
             prefix: batch.id_prefix(),
             thread: index,
             records: extent.records,
@@ -261,8 +269,7 @@ impl Writer {
             flow_bytes: flows.len() as u32,
             blocks: thread.blocks,
             events: thread.events,
-        };
-        (header, extent.has_items)
+        }
     }
 
     /// Has a file with room for a block of so many bytes.
@@ -391,8 +398,14 @@ impl Writer {
         Ok(())
     }
 
-    /// The block, with the records taken from where they are.
-    fn write_block(&mut self, header: &BlockHeader, records: &[u8], flows: &[u8]) -> io::Result<()> {
+    /// The block, with the records packed to so many bytes, or taken from where they are.
+    fn write_block(
+        &mut self,
+        header: &BlockHeader,
+        records: &[u8],
+        packed_bytes: Option<usize>,
+        flows: &[u8],
+    ) -> io::Result<()> {
         self.scratch.clear();
         header.encode(&mut self.scratch);
         let length = (BLOCK_HEADER_BYTES + records.len() + flows.len()) as u32;
@@ -413,9 +426,16 @@ impl Writer {
             }
             self.scratch.truncate(BLOCK_HEADER_BYTES);
         }
+        let packed = packed_bytes.and_then(|bytes| self.packed.get(..bytes));
+        let records = packed.unwrap_or(records);
+        if packed.is_some() {
+            frame.flags = PACKED;
+            frame.length = (BLOCK_HEADER_BYTES + records.len() + flows.len()) as u32;
+        }
         frame.payload_crc = crc32c::crc32c_append(crc32c::crc32c(&self.scratch), records);
         frame.payload_crc = crc32c::crc32c_append(frame.payload_crc, flows);
-        file.append(&[&frame.encode(), &self.scratch, records, flows])?;
+        let padding = crate::frame::padding(frame.length as usize);
+        file.append(&[&frame.encode(), &self.scratch, records, flows, padding])?;
         self.wrote_block(header, frame.frame_bytes())
     }
 

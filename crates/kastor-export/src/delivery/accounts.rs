@@ -59,6 +59,10 @@ impl Ledger {
         self.drop(reason, events);
     }
 
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued.load(SeqCst)
+    }
+
     pub(crate) fn spooled(&self) -> u64 {
         self.spooled.load(SeqCst)
     }

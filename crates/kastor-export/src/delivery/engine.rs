@@ -89,11 +89,8 @@ impl Engine {
     /// Takes a request for which there is room.
     pub(crate) fn hand_over(self: &Arc<Self>, source: &Arc<impl Source + 'static>, request: Request) {
         if let Some(request) = self.try_to_store(request) {
-            let events = request.events;
-            if self.queue.put(request).is_err() {
-                // Only where the store failed and the sender is busy.
-                self.ledger.drop_queued(DropReason::SpoolIo, events);
-            }
+            // Only where the store failed, or there is none and thus room.
+            self.put_back(request);
         }
         self.ensure_running(source);
     }
@@ -130,15 +127,28 @@ impl Engine {
     /// Makes everything durable that was handed over; the newest aggregates too, which no one else will send.
     ///
     /// # Errors
-    /// If there is no store and the deadline came first, or if the store failed.
+    /// If there is no store and the deadline came first, if the store failed, or if it had failed before and what it did
+    /// not take is still being sent when the deadline comes.
     pub(crate) fn persist(&self, deadline: Deadline) -> Result<(), Error> {
         let Some(store) = &self.store else { return self.flush(deadline) };
         for piece in self.queue.take_aggregates() {
             self.append(&**store, &piece)?;
         }
+        // What the disk did not take when it was handed over.
+        let left: Vec<Request> =
+            self.queue.take_waiting().into_iter().filter_map(|request| self.try_to_store(request)).collect();
+        let is_all = left.is_empty();
+        left.into_iter().for_each(|request| self.put_back(request));
         store.sync()?;
         self.queue.look_into_store();
-        Ok(())
+        // The sender may have one more in its hands.
+        self.queue.hurry();
+        let until = Instant::now() + deadline.remaining();
+        if is_all && self.queue.wait_until(until, || self.ledger.queued() == 0) {
+            Ok(())
+        } else {
+            Err(Error::timeout(format!("{}: not everything could be put on disk", self.settings.name)))
+        }
     }
 
     /// Takes the rest, and lets the sender end when it has made an attempt for all that is left. Never waits for the
@@ -159,17 +169,30 @@ impl Engine {
     /// Writes a request to the store and waits until it is durable. It comes back if there is no store, or if that
     /// failed.
     fn try_to_store(&self, request: Request) -> Option<Request> {
-        let Some(store) = &self.store else { return Some(request) };
-        match self.append(&**store, &request).and_then(|()| store.sync()) {
+        if self.stores(&request) { None } else { Some(request) }
+    }
+
+    /// The same, of a request that is in somebody's hands. Returns whether it is in the store now.
+    pub(super) fn stores(&self, request: &Request) -> bool {
+        let Some(store) = &self.store else { return false };
+        match self.append(&**store, request).and_then(|()| store.sync()) {
             Ok(()) => {
                 self.ledger.spool_queued(request.events);
                 self.queue.look_into_store();
-                None
+                true
             }
             Err(error) => {
                 self.notes.store.warn(|| format!("{}: the spool failed: {error}", self.settings.name));
-                Some(request)
+                false
             }
+        }
+    }
+
+    /// A request that the store did not take waits in memory, where there is room.
+    fn put_back(&self, request: Request) {
+        let events = request.events;
+        if self.queue.put(request).is_err() {
+            self.ledger.drop_queued(DropReason::SpoolIo, events);
         }
     }
 
@@ -197,7 +220,10 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    };
 
     use super::*;
     use crate::delivery::{Answer, Transport};
@@ -218,6 +244,10 @@ mod tests {
     }
 
     fn engine(answer: fn(u32) -> Answer) -> (Arc<Engine>, Arc<AtomicU32>) {
+        engine_with(None, answer)
+    }
+
+    fn engine_with(store: Option<Arc<dyn Store>>, answer: fn(u32) -> Answer) -> (Arc<Engine>, Arc<AtomicU32>) {
         let attempts: Arc<AtomicU32> = Arc::default();
         let counted = Arc::clone(&attempts);
         let retry = Retry {
@@ -228,13 +258,69 @@ mod tests {
         let settings =
             Settings { name: "test", thread_name: c"kastor-test", retry, linger: Duration::ZERO, instance_id: 1 };
         let connect: Connect = Box::new(move || Box::new(Scripted(Arc::clone(&counted), answer)));
-        (Arc::new(Engine::new(settings, None, connect)), attempts)
+        (Arc::new(Engine::new(settings, store, connect)), attempts)
     }
 
     fn send(engine: &Arc<Engine>, events: u64) {
         engine.ledger().queue(events);
         assert!(engine.wait_for_room(Signal::Traces, Some(Instant::now() + Duration::from_secs(10))));
         engine.hand_over(&Arc::new(Nothing), Request { signal: Signal::Traces, bytes: Vec::new(), from: 0, events });
+    }
+
+    /// A store on a disk that works only now and then.
+    #[derive(Default)]
+    struct Flaky {
+        is_broken: AtomicBool,
+        kept: Mutex<Vec<u64>>,
+    }
+
+    impl Store for Flaky {
+        fn append(&self, _: &[u8], events: u64) -> Result<u64, Error> {
+            if self.is_broken.load(SeqCst) {
+                return Err(Error::temporary("the disk is broken"));
+            }
+            self.kept.lock().unwrap().push(events);
+            Ok(0)
+        }
+        fn sync(&self) -> Result<(), Error> {
+            Ok(())
+        }
+        fn next(&self) -> Option<store::Entry> {
+            None
+        }
+        fn acknowledge(&self) -> Result<(), Error> {
+            Ok(())
+        }
+        fn corrupt_events(&self) -> u64 {
+            0
+        }
+        fn adopted_events(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn what_a_broken_disk_did_not_take_is_put_on_it_when_it_works_again_or_is_said_not_to_be() {
+        let store = Arc::new(Flaky::default());
+        let nobody: fn(u32) -> Answer = |_| Answer::Later { after: None, why: "gone".into() };
+        let (engine, _) = engine_with(Some(Arc::clone(&store) as Arc<dyn Store>), nobody);
+        store.is_broken.store(true, SeqCst);
+        // The first one is soon in the sender's hands, the second one waits behind it.
+        send(&engine, 3);
+        while !engine.queue.is_free(Signal::Traces) {
+            std::thread::yield_now();
+        }
+        send(&engine, 4);
+        assert!(engine.persist(Deadline::after(Duration::from_millis(20))).is_err());
+        assert_eq!((engine.accounts().queued, engine.accounts().spooled), (7, 0));
+
+        store.is_broken.store(false, SeqCst);
+        engine.persist(Deadline::after(Duration::from_secs(10))).unwrap();
+        let accounts = engine.accounts();
+        assert_eq!((accounts.queued, accounts.spooled, accounts.dropped.total()), (0, 7, 0));
+        let mut kept = store.kept.lock().unwrap().clone();
+        kept.sort_unstable();
+        assert_eq!(kept, [3, 4]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
-        transport::{DefaultConnector, NextTimeout, time::Duration::NotHappening},
+        transport::{Connector, DefaultConnector, NextTimeout, time::Duration::NotHappening},
     },
 };
 
@@ -134,6 +134,11 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(settings: HttpSettings) -> Self {
+        Self::over(settings, DefaultConnector::default())
+    }
+
+    /// The same over connections of another kind.
+    pub(super) fn over(settings: HttpSettings, connector: impl Connector) -> Self {
         let agent = settings.tls.config().map(|tls| {
             Agent::with_parts(
                 Agent::config_builder()
@@ -146,7 +151,7 @@ impl Http {
                     .max_idle_connections(1)
                     .tls_config(tls)
                     .build(),
-                DefaultConnector::default(),
+                connector,
                 OnThisThread::default(),
             )
         });

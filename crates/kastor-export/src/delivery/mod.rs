@@ -15,6 +15,7 @@
 //! name server that does not answer can hold up the sender, and no one else.
 
 mod accounts;
+mod canned;
 mod compression;
 mod engine;
 mod http;
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub(crate) use self::retry::is_grpc_retryable;
 pub(crate) use self::{
     accounts::Ledger,
+    canned::answer_to,
     compression::decompressed,
     engine::{Engine, Settings, Source},
     http::{Http, HttpSettings, LARGEST_ANSWER_BYTES, Tls},

@@ -81,6 +81,13 @@ impl Queue {
         std::mem::take(&mut self.lock().aggregates)
     }
 
+    /// Takes back the requests that wait, but for the one that is being sent.
+    pub(super) fn take_waiting(&self) -> Vec<Request> {
+        let taken = self.lock().slots.iter_mut().filter_map(Option::take).collect();
+        self.done.notify_all();
+        taken
+    }
+
     /// There is something in the store.
     pub(super) fn look_into_store(&self) {
         self.lock().may_be_stored = true;
@@ -154,6 +161,19 @@ impl Queue {
         self.wake.notify_all();
     }
 
+    /// Waits until `is_done` says so, which is asked whenever something was taken or settled. Returns whether that came in
+    /// time.
+    pub(super) fn wait_until(&self, deadline: Instant, is_done: impl Fn() -> bool) -> bool {
+        let mut state = self.lock();
+        while !is_done() {
+            match time_left(Some(deadline)) {
+                Some(Duration::ZERO) => return false,
+                time_left => state = wait(&self.done, state, time_left),
+            }
+        }
+        true
+    }
+
     /// Waits until nothing waits and nothing is being sent, and `is_done` says so too. Returns whether that came in time.
     pub(super) fn wait_until_idle(&self, deadline: Instant, is_done: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
@@ -177,6 +197,12 @@ impl Queue {
         drop(state);
         self.wake.notify_all();
         self.done.notify_all();
+    }
+
+    /// Whether nothing waits in the slot of a signal.
+    #[cfg(test)]
+    pub(super) fn is_free(&self, signal: Signal) -> bool {
+        self.lock().slots[signal as usize].is_none()
     }
 
     pub(super) fn is_closing(&self) -> bool {

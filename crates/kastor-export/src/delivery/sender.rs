@@ -66,7 +66,11 @@ struct Wait {
 }
 
 enum Fate {
-    Taken { rejected: u64 },
+    Taken {
+        rejected: u64,
+    },
+    /// Not by the other side, but by the store, which had failed before.
+    Stored,
     Refused,
     GivenUp,
 }
@@ -79,6 +83,7 @@ impl Sender<'_> {
                 ledger.drop_queued(DropReason::RejectedByServer, rejected);
                 ledger.deliver_queued(request.events - rejected);
             }
+            Fate::Stored => {}
             Fate::Refused => ledger.drop_queued(DropReason::NonRetryable, request.events),
             Fate::GivenUp if self.engine.queue.is_closing() => ledger.drop_queued(DropReason::Shutdown, request.events),
             Fate::GivenUp => ledger.drop_queued(DropReason::RetryExhausted, request.events),
@@ -111,7 +116,7 @@ impl Sender<'_> {
                 ledger.drop_spooled(DropReason::NonRetryable, own_events);
                 self.acknowledge();
             }
-            Fate::GivenUp => return,
+            Fate::GivenUp | Fate::Stored => return,
         }
         self.engine.others.settle(request.events - own_events);
         self.engine.queue.look_into_store();
@@ -163,6 +168,9 @@ impl Sender<'_> {
                 Answer::Later { after, why } => {
                     let outage = self.fail(after);
                     notes.unreachable.warn(|| format!("{}: trying again: {}", settings.name, neutral(&why)));
+                    if !is_stored && self.engine.stores(request) {
+                        return Fate::Stored;
+                    }
                     if queue.is_closing() {
                         return Fate::GivenUp;
                     }

@@ -90,7 +90,7 @@ impl Default for OtlpConfig {
             spool: None,
             retry: Retry::default(),
             linger: Duration::from_secs(1),
-            max_request_bytes: 384 << 10,
+            max_request_bytes: 320 << 10,
             max_request_events: u64::MAX,
             duration_unit: DurationUnit::Seconds,
         }
@@ -208,7 +208,7 @@ impl OtlpConfig {
         self
     }
 
-    /// Bytes of a request before compression, at least 4 KiB; 384 KiB by default. Up to four times as much is held at a
+    /// Bytes of a request before compression, at least 4 KiB; 320 KiB by default. Up to four times as much is held at a
     /// time beside the context's queue.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes.max(4 << 10);

@@ -1,13 +1,16 @@
 //! OpenTelemetry's variables, read into a configuration. A variable of one signal wins over the general one. What cannot
 //! be understood is said once, and the default stays.
 
-use std::{fs, time::Duration};
+use std::{fs::File, io::Read as _, time::Duration};
 
 use super::config::{OtlpConfig, Protocol, SignalConfig};
 use crate::{
     delivery::{Compression, Signal},
     environment::Environment,
 };
+
+/// The largest file with certificates.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Every variable that is read here.
 pub(crate) fn read(environment: &mut Environment<'_>) -> OtlpConfig {
@@ -29,7 +32,35 @@ pub(crate) fn read(environment: &mut Environment<'_>) -> OtlpConfig {
     if let Some(events) = environment.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1) {
         config.max_request_events = events;
     }
+    say_what_cannot_be(environment);
     config
+}
+
+/// Variables of which one value alone is possible here, that value, and why.
+const FIXED: [(&str, &str, &str); 4] = [
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative", "sums are cumulative"),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "base2_exponential_bucket_histogram",
+        "histograms are exponential",
+    ),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based", "the exemplar is the longest call"),
+    ("OTEL_CONFIG_FILE", "", "no configuration file is read"),
+];
+
+/// Whoever asks for something that there is not should know it.
+fn say_what_cannot_be(environment: &mut Environment<'_>) {
+    for (name, only, why) in FIXED {
+        if environment.text(name).is_some_and(|value| !value.eq_ignore_ascii_case(only)) {
+            environment.complain(name, &format!("has no effect: {why}"));
+        }
+    }
+}
+
+/// Whether the metrics are to be served for Prometheus to fetch.
+pub(crate) fn wants_prometheus(environment: &Environment<'_>) -> bool {
+    let exporters = environment.text("OTEL_METRICS_EXPORTER").unwrap_or_default();
+    exporters.split(',').any(|exporter| exporter.trim() == "prometheus")
 }
 
 /// Whether a variable names a place to send to.
@@ -54,6 +85,9 @@ fn is_on(environment: &mut Environment<'_>, signal: &str) -> bool {
         match exporter {
             "otlp" => is_on = true,
             "none" => {}
+            // See `install.rs`.
+            "prometheus" if signal == "METRICS" => {}
+            _ if signal == "METRICS" => environment.warn(&name, "knows 'otlp', 'prometheus' and 'none'"),
             _ => environment.warn(&name, "knows 'otlp' and 'none'"),
         }
     }
@@ -135,11 +169,14 @@ fn milliseconds(environment: &mut Environment<'_>, name: &str) -> Option<Duratio
 
 fn file(environment: &mut Environment<'_>, name: &str) -> Option<Vec<u8>> {
     let path = environment.text(name)?;
-    let read = fs::read(&path);
-    if let Err(error) = &read {
-        environment.warn(name, &format!("names a file that cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    // One more than may be: what never ends is noticed.
+    match File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)) {
+        Ok(length) if length as u64 <= MAX_FILE_BYTES => return Some(bytes),
+        Ok(_) => environment.warn(name, "names a file of more than 4 MiB, which is no certificate"),
+        Err(error) => environment.warn(name, &format!("names a file that cannot be read: {error}")),
     }
-    read.ok()
+    None
 }
 
 /// `key=value,key=value`, with both percent-decoded; a pair that is none is left out.
@@ -337,6 +374,19 @@ mod tests {
         let config = understood(&[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "otlp")]);
         assert_eq!(Signal::ALL.map(|signal| config.signal(signal).is_on), [false, true]);
         assert!(config.takes_anything());
+        let config = understood(&[("OTEL_METRICS_EXPORTER", "prometheus")]);
+        assert_eq!(Signal::ALL.map(|signal| config.signal(signal).is_on), [true, false]);
+        let config = understood(&[("OTEL_METRICS_EXPORTER", "prometheus, otlp")]);
+        assert_eq!(Signal::ALL.map(|signal| config.signal(signal).is_on), [true, true]);
+    }
+
+    #[test]
+    fn what_is_asked_for_and_cannot_be_is_said() {
+        for (name, only, _) in FIXED {
+            let (_, said) = read_of(&[(name, "something else")]);
+            assert!(said.len() == 1 && said[0].starts_with(&format!("{name} has no effect: ")), "{said:?}");
+            let _ = understood(&[(name, only)]);
+        }
     }
 
     #[test]
@@ -352,6 +402,8 @@ mod tests {
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
             ("OTEL_TRACES_EXPORTER", "jaeger,otlp"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"),
+            #[cfg(unix)]
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/zero"),
         ] {
             let (config, said) = read_of(&[(name, value)]);
             assert_eq!(said.len(), 1, "{name}={value}: {said:?}");

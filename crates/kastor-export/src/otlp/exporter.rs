@@ -1,6 +1,7 @@
 //! One process's exporter: encoders in front, the delivery engine behind.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -71,23 +72,30 @@ impl Exporter {
         let [takes_traces, takes_metrics] = self.takes;
         let takes = Takes { traces: takes_traces, metrics: takes_metrics };
         let before = encoders.left_out;
+        // Counted here, and accounted for before anything leaves: not with locked instructions for each event.
+        let accepted = Cell::new(0);
         encoders.batch(
             batch,
             takes,
             &mut |open, item| {
                 if open.is_full_for(item.len()) {
+                    self.accept(accepted.take());
                     self.hand_over(open, None);
                 }
                 open.push(item, 1);
             },
-            &mut |accepted| {
-                self.engine.ledger().queue(accepted);
-                self.in_batch.fetch_add(accepted, SeqCst);
-            },
+            &mut |events| accepted.set(accepted.get() + events),
         );
+        self.accept(accepted.take());
         self.engine.ledger().drop_queued(DropReason::Sampled, encoders.left_out - before);
         self.in_batch.store(0, SeqCst);
         self.note_open(encoders);
+    }
+
+    /// So many events of the batch that is being encoded are in an account of this exporter from now on.
+    fn accept(&self, events: u64) {
+        self.engine.ledger().queue(events);
+        self.in_batch.fetch_add(events, SeqCst);
     }
 
     pub(crate) fn aggregates(self: &Arc<Self>, snapshot: &Snapshot<'_>) {

@@ -140,6 +140,17 @@ fn judge(url: &str, status: &Status) -> Answer {
     }
 }
 
+/// For the fuzzer: any status has an outcome, and none is that it was taken.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let code = Code::from(i32::from(bytes.first().copied().unwrap_or(0) % 20));
+    let status = Status::with_details(code, String::from_utf8_lossy(bytes), bytes.to_vec().into());
+    match judge("http://localhost:4317", &status) {
+        Answer::Later { after, .. } => assert!(after.is_none_or(|after| after <= LONGEST_DELAY)),
+        Answer::Never { .. } => assert!(!is_grpc_retryable(code as i32, false), "{code:?}"),
+        Answer::Accepted { .. } => panic!("{status} is no success"),
+    }
+}
+
 impl Transport for Grpc {
     fn send(&mut self, request: &Request) -> Answer {
         match self.try_send(request) {

@@ -8,9 +8,11 @@
 //! Everything is protobuf until it leaves: the spool and every transport share one form, JSON is made of it at the end.
 //! `docs/opentelemetry.md` says what becomes of what.
 
+mod attribute;
 mod config;
 pub(crate) mod environment;
 mod exporter;
+mod fuzz;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod json;
@@ -20,8 +22,11 @@ mod request;
 mod resource;
 mod response;
 mod span;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod value;
+mod wire;
 
 use std::{
     fmt,
@@ -38,6 +43,7 @@ pub use self::{
 };
 pub(crate) use self::{
     exporter::{Encoders, Limits, Takes},
+    fuzz::{answers as fuzz_answers, environment as fuzz_environment, http as fuzz_http},
     json::render as render_json,
     request::OpenRequest,
     span::SpanLimits,
@@ -118,28 +124,6 @@ impl Otlp {
     fn existing(&self) -> Option<Arc<Exporter>> {
         let own = std::process::id();
         self.lock().as_ref().filter(|exporter| exporter.process().id == own).map(Arc::clone)
-    }
-}
-
-/// See [`crate::fuzz::otlp`].
-pub(crate) fn fuzz(bytes: &[u8]) {
-    use crate::delivery::{LARGEST_ANSWER_BYTES, Signal, decompressed, parse_retry_after};
-    for encoding in [None, Some("gzip"), Some("zstd")] {
-        let read = decompressed(bytes, encoding, LARGEST_ANSWER_BYTES).unwrap_or_default();
-        assert!(read.len() <= LARGEST_ANSWER_BYTES);
-    }
-    response::refusal(bytes);
-    response::retry_delay(bytes);
-    let wait = std::str::from_utf8(bytes).ok().and_then(|text| parse_retry_after(text, std::time::SystemTime::now()));
-    assert!(wait.is_none_or(|wait| wait.as_secs() <= 600));
-    for signal in Signal::ALL {
-        response::partial_success(signal, bytes);
-        response::partial_success_json(signal, bytes);
-        let mut json = String::new();
-        if json::render(signal, bytes, &mut json).is_ok() {
-            assert!(json.len() <= 16 * bytes.len() + (1 << 20));
-            assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
-        }
     }
 }
 

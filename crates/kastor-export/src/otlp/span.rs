@@ -1,13 +1,17 @@
 //! From an event to the bytes of one span.
 //!
 //! A span's bytes stand alone: they are put into a request, split over several, or held back until a trace is decided,
-//! without being read again. The message is built in place, in memory that is used for every span.
+//! without being read again. They are written by hand, field by field in the order of the numbers, from the record where
+//! it lies to memory that is used for every span: building the official types and having them encoded took three times
+//! as long (`cargo xtask bench --gate export`). The official types are what `tests.rs` compares every byte with.
 
-use kastor::{Batch, Metric, Outcome, Timing, Value};
-use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status};
-use prost::Message;
+use kastor::{Batch, Metric, Outcome, PointEvent, Timing, Value};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
-use super::value::{AttributeWriter, integer, text};
+use super::{
+    attribute::{AttributeBytes, Role, push_integer, push_text},
+    wire::{FIXED32_16, fixed64_key, length_key, push_count, push_field, push_fixed64, push_message, varint_key},
+};
 use crate::redact::Redaction;
 
 /// Limits of a span, as OpenTelemetry names them. The core has limits of its own, which come first.
@@ -26,166 +30,200 @@ impl Default for SpanLimits {
     }
 }
 
-/// Sampled, of the W3C's trace flags.
-const SAMPLED: u32 = 1;
-/// The number of `attributes` among a span's fields, and that it has a length.
-const ATTRIBUTE_TAG: u8 = 9 << 3 | 2;
+/// Field 16, the flags: sampled, of the W3C's trace flags.
+const SAMPLED: [u8; 6] = [FIXED32_16[0], FIXED32_16[1], 1, 0, 0, 0];
+/// Field 15, the status: its code (field 3) is an error.
+const FAILED: [u8; 4] = [length_key(15), 2, varint_key(3), 2];
+/// The number of `attributes` among a span's fields.
+const ATTRIBUTES: u8 = 9;
 
 pub(crate) struct SpanEncoder {
     limits: SpanLimits,
-    attributes: AttributeWriter,
-    span: Span,
+    redaction: Redaction,
+    attributes: AttributeBytes,
     /// The attributes that all spans of a thread share, encoded.
     of_thread: Vec<u8>,
     bytes: Vec<u8>,
 }
 
+/// Who a span is.
+struct Ids {
+    trace: u128,
+    span: u64,
+    parent: Option<u64>,
+}
+
 impl SpanEncoder {
     pub(crate) fn new(limits: SpanLimits, redaction: Redaction) -> Self {
-        Self {
-            limits,
-            attributes: AttributeWriter::new(redaction),
-            span: Span::default(),
-            of_thread: Vec::new(),
-            bytes: Vec::new(),
-        }
+        let attributes = AttributeBytes::new(redaction.clone());
+        Self { limits, redaction, attributes, of_thread: Vec::new(), bytes: Vec::new() }
     }
 
     /// What is the same for all events of a batch.
     pub(crate) fn begin(&mut self, batch: &Batch<'_>) {
         self.of_thread.clear();
         let thread = batch.thread();
-        let id = integer("thread.id", i64::try_from(thread.os_id()).unwrap_or(i64::MAX));
-        let name = text("thread.name", self.attributes.free_text(thread.name()));
-        for attribute in [Some(id), (!thread.name().is_empty()).then_some(name)].into_iter().flatten() {
-            self.of_thread.push(ATTRIBUTE_TAG);
-            let encoded = attribute.encode_length_delimited_to_vec();
-            self.of_thread.extend_from_slice(&encoded);
+        let id = i64::try_from(thread.os_id()).unwrap_or(i64::MAX);
+        push_integer(&mut self.of_thread, ATTRIBUTES, "thread.id", id);
+        if !thread.name().is_empty() {
+            push_text(&mut self.of_thread, ATTRIBUTES, "thread.name", &self.redaction.free_text(thread.name()));
         }
     }
 
     /// The bytes of the span of a scope.
     pub(crate) fn timing(&mut self, timing: &Timing<'_>) -> &[u8] {
-        self.reset();
-        let Self { limits, attributes: writer, span, .. } = self;
+        let Self { limits, attributes, of_thread, bytes: to, .. } = self;
+        let (trace, span, parent) = (timing.trace_id(), timing.span_id(), timing.parent_span_id());
         let start_ns = timing.start_unix_ns();
-        set_id(&mut span.trace_id, &timing.trace_id().to_be_bytes());
-        set_id(&mut span.span_id, &timing.span_id().to_be_bytes());
-        if let Some(parent) = timing.parent_span_id() {
-            set_id(&mut span.parent_span_id, &parent.to_be_bytes());
-        }
-        span.flags = SAMPLED;
-        span.name.push_str(timing.name());
-        span.start_time_unix_nano = start_ns;
-        span.end_time_unix_nano = start_ns.saturating_add(timing.duration_ns());
-        span.kind = span::SpanKind::Internal as i32;
+        let times = (start_ns, start_ns.saturating_add(timing.duration_ns()));
+        let kind_at = push_front(to, &Ids { trace, span, parent }, timing.name(), times);
 
         // Room for the error's type, which must not be what a limit leaves out.
         let has_failed = timing.outcome() == Outcome::Failed;
         let most = limits.attributes.saturating_sub(usize::from(has_failed));
-        let mut names_its_error = false;
-        let own = timing.attributes().filter(|(key, value)| {
-            names_its_error |= *key == "error.type";
-            match (*key, kind(value)) {
-                ("span.kind", Some(kind)) => {
-                    span.kind = kind as i32;
-                    false
+        let (mut written, mut left_out, mut names_its_error) = (0, 0_u32, false);
+        for (key, value) in timing.attributes() {
+            let key = attributes.key(key);
+            match key.role {
+                Role::Ordinary => {}
+                Role::ErrorType => names_its_error = true,
+                Role::SpanKind => {
+                    if let Some(kind) = kind(&value) {
+                        set(to, kind_at, kind);
+                        continue;
+                    }
                 }
-                _ => true,
             }
-        });
-        let left_out = writer.write(&mut span.attributes, own, most, limits.value_characters);
-        span.dropped_attributes_count =
-            left_out.saturating_add(u32::try_from(timing.dropped_items()).unwrap_or(u32::MAX));
+            if written < most {
+                attributes.push(to, ATTRIBUTES, key, &value, limits.value_characters);
+                written += 1;
+            } else {
+                left_out += 1;
+            }
+        }
+        if has_failed && !names_its_error {
+            let key = attributes.key("error.type");
+            let error_type = Value::Str(timing.error_type().unwrap_or("_OTHER"));
+            attributes.push(to, ATTRIBUTES, key, &error_type, limits.value_characters);
+        }
+        to.extend_from_slice(of_thread);
+        if left_out > 0 || !timing.has_only_attributes() {
+            let dropped = u32::try_from(timing.dropped_items()).unwrap_or(u32::MAX);
+            push_count(to, 10, left_out.saturating_add(dropped));
+            push_events(to, timing, limits, attributes);
+            push_links(to, timing, limits);
+        }
         if has_failed {
-            span.status = Some(Status { message: String::new(), code: status::StatusCode::Error as i32 });
-            if !names_its_error {
-                let error_type = Value::Str(timing.error_type().unwrap_or("_OTHER"));
-                writer.push(&mut span.attributes, "error.type", &error_type, limits.value_characters);
-            }
+            to.extend_from_slice(&FAILED);
         }
-        for event in timing.events() {
-            if span.events.len() >= limits.events {
-                span.dropped_events_count += 1;
-                continue;
-            }
-            let mut attributes = Vec::new();
-            let (most, longest) = (limits.event_attributes, limits.value_characters);
-            let dropped_attributes_count = writer.write(&mut attributes, event.attributes(), most, longest);
-            let (time_unix_nano, name) = (event.unix_ns(), event.name().to_owned());
-            span.events.push(span::Event { time_unix_nano, name, attributes, dropped_attributes_count });
-        }
-        for link in timing.links() {
-            if span.links.len() >= limits.links {
-                span.dropped_links_count += 1;
-                continue;
-            }
-            span.links.push(span::Link {
-                trace_id: link.trace_id.to_be_bytes().to_vec(),
-                span_id: link.span_id.to_be_bytes().to_vec(),
-                ..span::Link::default()
-            });
-        }
-        self.finish()
+        to.extend_from_slice(&SAMPLED);
+        to
     }
 
     /// The bytes of a span of no length, for a metric event that is no number: there is no place for it among metrics.
-    /// It needs an id of its own, which `span_id` is.
-    pub(crate) fn metric(&mut self, metric: &Metric<'_>, trace_id: u128, span_id: u64) -> &[u8] {
-        self.reset();
-        let Self { limits, attributes: writer, span, .. } = self;
-        set_id(&mut span.trace_id, &trace_id.to_be_bytes());
-        set_id(&mut span.span_id, &span_id.to_be_bytes());
-        if let Some(parent) = metric.parent_span_id() {
-            set_id(&mut span.parent_span_id, &parent.to_be_bytes());
-        }
-        span.flags = SAMPLED;
-        span.name.push_str(metric.name());
-        span.kind = span::SpanKind::Internal as i32;
-        (span.start_time_unix_nano, span.end_time_unix_nano) = (metric.unix_ns(), metric.unix_ns());
-        writer.push(&mut span.attributes, "kastor.metric.value", &metric.value(), limits.value_characters);
-        let (most, longest) = (limits.attributes, limits.value_characters);
-        span.dropped_attributes_count = writer.write(&mut span.attributes, metric.attributes(), most, longest);
-        self.finish()
-    }
-
-    /// Writes the message, and behind it what the thread adds: fields of a message may stand in any order.
-    fn finish(&mut self) -> &[u8] {
-        self.bytes.clear();
-        // Writing into a `Vec` cannot fail for want of room.
-        let _ = self.span.encode(&mut self.bytes);
-        self.bytes.extend_from_slice(&self.of_thread);
-        &self.bytes
-    }
-
-    fn reset(&mut self) {
-        let Self { attributes: writer, span, .. } = self;
-        writer.take_back(&mut span.attributes);
-        for event in &mut span.events {
-            writer.take_back(&mut event.attributes);
-        }
-        span.events.clear();
-        span.links.clear();
-        span.name.clear();
-        span.parent_span_id.clear();
-        span.status = None;
-        (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count) = (0, 0, 0);
+    /// It needs an id of its own, which `span` is.
+    pub(crate) fn metric(&mut self, metric: &Metric<'_>, trace: u128, span: u64) -> &[u8] {
+        let Self { limits, attributes, of_thread, bytes: to, .. } = self;
+        let ids = Ids { trace, span, parent: metric.parent_span_id() };
+        push_front(to, &ids, metric.name(), (metric.unix_ns(), metric.unix_ns()));
+        let key = attributes.key("kastor.metric.value");
+        attributes.push(to, ATTRIBUTES, key, &metric.value(), limits.value_characters);
+        let bounds = (limits.attributes.saturating_sub(1), limits.value_characters);
+        let left_out = attributes.push_all(to, ATTRIBUTES, metric.attributes(), bounds);
+        to.extend_from_slice(of_thread);
+        push_count(to, 10, left_out);
+        to.extend_from_slice(&SAMPLED);
+        to
     }
 }
 
-fn set_id(field: &mut Vec<u8>, id: &[u8]) {
-    field.clear();
-    field.extend_from_slice(id);
+/// Begins a span with everything in front of its attributes. Returns where its kind stands.
+fn push_front(to: &mut Vec<u8>, ids: &Ids, name: &str, (start_ns, end_ns): (u64, u64)) -> usize {
+    to.clear();
+    let mut id_bytes = [0; 28];
+    id_bytes[..2].copy_from_slice(&[length_key(1), 16]);
+    id_bytes[2..18].copy_from_slice(&ids.trace.to_be_bytes());
+    id_bytes[18..20].copy_from_slice(&[length_key(2), 8]);
+    id_bytes[20..].copy_from_slice(&ids.span.to_be_bytes());
+    to.extend_from_slice(&id_bytes);
+    if let Some(parent) = ids.parent {
+        push_field(to, 4, &parent.to_be_bytes());
+    }
+    if !name.is_empty() {
+        push_field(to, 5, name.as_bytes());
+    }
+    let kind_at = to.len() + 1;
+    if start_ns != 0 && end_ns != 0 {
+        let mut bytes = [0; 20];
+        bytes[..3].copy_from_slice(&[varint_key(6), SpanKind::Internal as u8, fixed64_key(7)]);
+        bytes[3..11].copy_from_slice(&start_ns.to_le_bytes());
+        bytes[11] = fixed64_key(8);
+        bytes[12..].copy_from_slice(&end_ns.to_le_bytes());
+        to.extend_from_slice(&bytes);
+    } else {
+        to.extend_from_slice(&[varint_key(6), SpanKind::Internal as u8]);
+        push_fixed64(to, 7, start_ns);
+        push_fixed64(to, 8, end_ns);
+    }
+    kind_at
+}
+
+fn set(to: &mut [u8], at: usize, kind: SpanKind) {
+    if let Some(place) = to.get_mut(at) {
+        // Kinds are below 128: a varint of one byte.
+        *place = kind as u8;
+    }
+}
+
+#[cold]
+fn push_events(to: &mut Vec<u8>, timing: &Timing<'_>, limits: &SpanLimits, attributes: &mut AttributeBytes) {
+    let (mut written, mut left_out) = (0, 0);
+    for event in timing.events() {
+        if written >= limits.events {
+            left_out += 1;
+            continue;
+        }
+        push_message(to, 11, |to| push_event(to, &event, limits, attributes));
+        written += 1;
+    }
+    push_count(to, 12, left_out);
+}
+
+fn push_event(to: &mut Vec<u8>, event: &PointEvent<'_>, limits: &SpanLimits, attributes: &mut AttributeBytes) {
+    push_fixed64(to, 1, event.unix_ns());
+    if !event.name().is_empty() {
+        push_field(to, 2, event.name().as_bytes());
+    }
+    let bounds = (limits.event_attributes, limits.value_characters);
+    let left_out = attributes.push_all(to, 3, event.attributes(), bounds);
+    push_count(to, 4, left_out);
+}
+
+#[cold]
+fn push_links(to: &mut Vec<u8>, timing: &Timing<'_>, limits: &SpanLimits) {
+    let (mut written, mut left_out) = (0, 0);
+    for link in timing.links() {
+        if written >= limits.links {
+            left_out += 1;
+            continue;
+        }
+        push_message(to, 13, |to| {
+            push_field(to, 1, &link.trace_id.to_be_bytes());
+            push_field(to, 2, &link.span_id.to_be_bytes());
+        });
+        written += 1;
+    }
+    push_count(to, 14, left_out);
 }
 
 /// The kind of a span that an attribute `span.kind` names.
-fn kind(value: &Value<'_>) -> Option<span::SpanKind> {
+fn kind(value: &Value<'_>) -> Option<SpanKind> {
     Some(match value.as_str()? {
-        "internal" => span::SpanKind::Internal,
-        "server" => span::SpanKind::Server,
-        "client" => span::SpanKind::Client,
-        "producer" => span::SpanKind::Producer,
-        "consumer" => span::SpanKind::Consumer,
+        "internal" => SpanKind::Internal,
+        "server" => SpanKind::Server,
+        "client" => SpanKind::Client,
+        "producer" => SpanKind::Producer,
+        "consumer" => SpanKind::Consumer,
         _ => return None,
     })
 }

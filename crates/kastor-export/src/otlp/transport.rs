@@ -30,22 +30,26 @@ impl Transport for Both {
 }
 
 fn of_signal(config: &OtlpConfig, signal: Signal) -> Box<dyn Transport> {
-    let of_signal = config.signal(signal);
-    let is_json = match of_signal.protocol {
-        Protocol::HttpProtobuf => false,
-        Protocol::HttpJson => true,
+    match config.signal(signal).protocol {
         #[cfg(feature = "grpc")]
         Protocol::Grpc => {
-            return Box::new(super::grpc::Grpc::new(super::grpc::GrpcSettings {
+            let of_signal = config.signal(signal);
+            Box::new(super::grpc::Grpc::new(super::grpc::GrpcSettings {
                 url: config.url(signal),
                 headers: of_signal.headers.clone(),
                 timeout: of_signal.timeout,
                 compression: of_signal.compression,
                 tls: of_signal.tls.clone(),
-            }));
+            }))
         }
-    };
-    Box::new(Http::new(HttpSettings {
+        protocol => Box::new(Http::new(http_settings(config, signal, protocol))),
+    }
+}
+
+/// How a signal goes over HTTP, in JSON or else in protobuf.
+pub(super) fn http_settings(config: &OtlpConfig, signal: Signal, protocol: Protocol) -> HttpSettings {
+    let (of_signal, is_json) = (config.signal(signal), protocol == Protocol::HttpJson);
+    HttpSettings {
         url: config.url(signal),
         shown_url: super::config::without_secrets(&config.url(signal)),
         headers: of_signal.headers.clone(),
@@ -56,7 +60,7 @@ fn of_signal(config: &OtlpConfig, signal: Signal) -> Box<dyn Transport> {
         render: if is_json { as_json } else { as_it_is },
         read_answer: if is_json { response::partial_success_json } else { response::partial_success },
         read_refusal: response::refusal,
-    }))
+    }
 }
 
 fn as_it_is(_: Signal, body: &[u8]) -> Result<Cow<'_, [u8]>, Error> {

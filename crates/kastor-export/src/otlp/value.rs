@@ -5,18 +5,15 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 
 use crate::redact::Redaction;
 
-/// Writes attributes. The memory of those that were taken back is used again, so that a span costs no allocation.
+/// Writes attributes into the official types: of metrics and resources, which are few. Those of spans are written by
+/// `attribute.rs`.
 pub(crate) struct AttributeWriter {
     redaction: Redaction,
-    spare: Vec<KeyValue>,
 }
-
-/// The most spare entries that are kept: those of a span with all that it may have.
-const MOST_SPARE: usize = 512;
 
 impl AttributeWriter {
     pub(crate) fn new(redaction: Redaction) -> Self {
-        Self { redaction, spare: Vec::new() }
+        Self { redaction }
     }
 
     /// Writes at most so many attributes, with texts of at most so many characters. Returns how many were left out.
@@ -40,63 +37,39 @@ impl AttributeWriter {
 
     /// Writes one attribute.
     pub(crate) fn push(&mut self, to: &mut Vec<KeyValue>, key: &str, value: &Value<'_>, longest: usize) {
-        let mut entry = self.spare.pop().unwrap_or_default();
-        entry.key.clear();
-        entry.key.push_str(key);
-        let slot = &mut entry.value.get_or_insert_default().value;
-        match self.redaction.replacement(key, value) {
-            Some(replacement) => set_text(slot, &replacement, longest),
-            None => set(slot, value, longest),
-        }
+        let value = match self.redaction.replacement(key, value) {
+            Some(replacement) => Some(text_value(&replacement, longest)),
+            None => any_value(value, longest),
+        };
         // Nothing is a key without a value: an empty value says the same, but collectors refuse it in JSON.
-        if slot.is_none() {
-            entry.value = None;
-        }
-        to.push(entry);
-    }
-
-    /// A text of the program that has no key: error types, names of threads.
-    pub(crate) fn free_text<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
-        self.redaction.free_text(text)
-    }
-
-    /// Takes attributes back for their memory.
-    pub(crate) fn take_back(&mut self, attributes: &mut Vec<KeyValue>) {
-        self.spare.append(attributes);
-        self.spare.truncate(MOST_SPARE);
+        let value = value.map(|value| AnyValue { value: Some(value) });
+        to.push(KeyValue { key: key.to_owned(), value, ..KeyValue::default() });
     }
 }
 
-fn set(slot: &mut Option<any_value::Value>, value: &Value<'_>, longest: usize) {
-    *slot = match *value {
-        Value::Str(text) => return set_text(slot, text, longest),
-        Value::Null => None,
-        Value::Bool(value) => Some(any_value::Value::BoolValue(value)),
-        Value::I64(value) => Some(any_value::Value::IntValue(value)),
+fn any_value(value: &Value<'_>, longest: usize) -> Option<any_value::Value> {
+    Some(match *value {
+        Value::Str(text) => text_value(text, longest),
+        Value::Null => return None,
+        Value::Bool(value) => any_value::Value::BoolValue(value),
+        Value::I64(value) => any_value::Value::IntValue(value),
         // OTLP's integers are signed; what does not fit is text rather than another number.
         Value::U64(value) => match i64::try_from(value) {
-            Ok(value) => Some(any_value::Value::IntValue(value)),
-            Err(_) => return set_text(slot, &value.to_string(), longest),
+            Ok(value) => any_value::Value::IntValue(value),
+            Err(_) => text_value(&value.to_string(), longest),
         },
-        Value::F64(value) => Some(any_value::Value::DoubleValue(value)),
-        Value::Bytes(bytes) => Some(any_value::Value::BytesValue(bytes.get(..longest).unwrap_or(bytes).to_vec())),
-        ref other => return set_text(slot, &other.to_string(), longest),
-    };
+        Value::F64(value) => any_value::Value::DoubleValue(value),
+        Value::Bytes(bytes) => any_value::Value::BytesValue(bytes.get(..longest).unwrap_or(bytes).to_vec()),
+        ref other => text_value(&other.to_string(), longest),
+    })
 }
 
-fn set_text(slot: &mut Option<any_value::Value>, text: &str, longest: usize) {
-    let text = cut(text, longest);
-    match slot {
-        Some(any_value::Value::StringValue(old)) => {
-            old.clear();
-            old.push_str(text);
-        }
-        slot => *slot = Some(any_value::Value::StringValue(text.to_owned())),
-    }
+fn text_value(text: &str, longest: usize) -> any_value::Value {
+    any_value::Value::StringValue(cut(text, longest).to_owned())
 }
 
 /// At most so many characters.
-fn cut(text: &str, longest: usize) -> &str {
+pub(super) fn cut(text: &str, longest: usize) -> &str {
     if text.len() <= longest {
         return text;
     }
@@ -123,9 +96,6 @@ mod tests {
 
     fn written(value: Value<'_>, longest: usize) -> Option<any_value::Value> {
         let mut writer = AttributeWriter::new(Redaction::none());
-        // An entry that held a text before must not show it.
-        let mut old = vec![text("old", "older")];
-        writer.take_back(&mut old);
         let mut to = Vec::new();
         writer.push(&mut to, "key", &value, longest);
         assert_eq!(to[0].key, "key");

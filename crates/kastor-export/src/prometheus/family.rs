@@ -437,7 +437,7 @@ fn add<'a>(to: &mut SampleValue<'a>, value: SampleValue<'a>) {
     match (to, value) {
         (SampleValue::Distribution(to), SampleValue::Distribution(value)) => {
             to.histogram.to_mut().merge(&value.histogram);
-            to.count += value.count;
+            to.count = to.count.saturating_add(value.count);
             to.total_ns = to.total_ns.saturating_add(value.total_ns);
         }
         (SampleValue::Number(to), SampleValue::Number(value)) => {

@@ -103,8 +103,14 @@ impl Redaction {
     /// Numbers and bytes under a hidden key are replaced too; truth values and nothing say too little to be secret. Bytes
     /// that are text are looked through like text.
     pub fn replacement(&self, key: &str, value: &Value<'_>) -> Option<Cow<'static, str>> {
+        self.replacement_under(self.hides_key(key), value)
+    }
+
+    /// The same for a key of which it is known whether it is hidden.
+    #[inline]
+    pub(crate) fn replacement_under(&self, is_hidden: bool, value: &Value<'_>) -> Option<Cow<'static, str>> {
         self.keys.as_ref()?;
-        if self.hides_key(key) {
+        if is_hidden {
             return match value {
                 Value::Null | Value::Bool(_) | Value::Str("") | Value::Bytes(b"") => None,
                 _ => Some(Cow::Borrowed(REDACTED)),

@@ -107,6 +107,19 @@ const CLASSES: [Class; 256] = {
     classes
 };
 
+/// By the first letter of a known prefix: which bytes may be its second, as bits. Ordinary words end here.
+const SECONDS: [u128; 256] = {
+    let mut seconds = [0; 256];
+    let mut at = 0;
+    while at < PREFIXES.len() {
+        let prefix = PREFIXES[at].0;
+        // All of them are ASCII.
+        seconds[prefix[0] as usize] |= 1 << prefix[1];
+        at += 1;
+    }
+    seconds
+};
+
 /// The secrets in a text, in order, none overlapping another.
 pub(super) struct Shapes<'a> {
     text: &'a [u8],
@@ -133,10 +146,24 @@ impl<'a> Shapes<'a> {
         at + self.from(at).iter().take_while(|byte| fits(**byte)).count()
     }
 
+    /// Whether a word that begins here may be a secret, by its first two letters.
+    #[inline]
+    fn may_begin(&self, at: usize) -> bool {
+        let (first, second) = (self.byte(at), self.byte(at + 1));
+        match first {
+            b'e' => second == b'y',
+            b'b' | b'B' => matches!(second, b'e' | b'E' | b'a' | b'A'),
+            _ => second < 128 && SECONDS[usize::from(first)] >> second & 1 != 0,
+        }
+    }
+
+    #[inline]
     fn secret_at(&self, at: usize, class: Class) -> Option<Range<usize>> {
         match class {
             Class::Ordinary => None,
-            Class::Word => self.word(at),
+            Class::Word if at > 0 && is_word(self.byte(at - 1)) => None,
+            Class::Word if self.may_begin(at) => self.word(at),
+            Class::Word => None,
             Class::Colon if self.from(at).starts_with(b"://") => self.user_info(at + 3),
             Class::Colon => self.member(at),
             Class::Equals => self.assignment(at),
@@ -144,10 +171,8 @@ impl<'a> Shapes<'a> {
         }
     }
 
+    /// A word that begins here.
     fn word(&self, at: usize) -> Option<Range<usize>> {
-        if at > 0 && is_word(self.byte(at - 1)) {
-            return None;
-        }
         let rest = self.from(at);
         match self.byte(at) {
             b'e' => self.web_token(at),
@@ -313,16 +338,16 @@ impl Iterator for Shapes<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
-        while let Some(byte) = self.text.get(self.at) {
-            let class = CLASSES[usize::from(*byte)];
-            if class != Class::Ordinary
-                && let Some(secret) = self.secret_at(self.at, class)
-            {
-                self.at = secret.end.max(self.at + 1);
+        let is_unusual = |byte: &u8| CLASSES[usize::from(*byte)] != Class::Ordinary;
+        while let Some(ordinary) = self.from(self.at).iter().position(is_unusual) {
+            let at = self.at + ordinary;
+            if let Some(secret) = self.secret_at(at, CLASSES[usize::from(self.byte(at))]) {
+                self.at = secret.end.max(at + 1);
                 return Some(secret);
             }
-            self.at += 1;
+            self.at = at + 1;
         }
+        self.at = self.text.len();
         None
     }
 }

@@ -190,6 +190,11 @@ impl Server {
         self.state.received.lock().unwrap().clone()
     }
 
+    /// Everything that came after so many others.
+    pub fn received_since(&self, before: usize) -> Vec<Received> {
+        self.state.received.lock().unwrap().get(before..).unwrap_or_default().to_vec()
+    }
+
     /// Requests on a path.
     pub fn count(&self, path: &str) -> usize {
         self.state.received.lock().unwrap().iter().filter(|received| received.path.ends_with(path)).count()

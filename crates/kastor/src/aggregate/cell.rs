@@ -1,7 +1,8 @@
 //! The cell of one thread for one series: written by its owner without a locked instruction, read by anyone.
 //!
 //! All fields are relaxed atomics that only the owner writes (load, add, store). What a reader sees is each field at
-//! some moment; at rest it is exact. Justified by the `on_counter*` cases of the benchmark.
+//! some moment; at rest it is exact. Calls and sum of small increments are one word, so that the usual call is one
+//! addition. Justified by the `on_counter*` cases of the benchmark.
 
 use crate::{
     event::{Histogram, MetricType, Number},
@@ -11,12 +12,20 @@ use crate::{
 /// Bits of NaN: no value so far.
 const NONE: u64 = f64::NAN.to_bits();
 
+/// What one call adds to [`Cell::packed`], besides its increment.
+const PACKED_CALL: u64 = 1 << 40;
+/// Increments beyond this are not packed: 2²³ of them fit below the calls.
+pub(crate) const MAX_PACKED: u64 = u16::MAX as u64;
+
 /// What one thread recorded into one series.
 pub(crate) struct Cell {
+    /// Calls with small increments that are not negative, from bit 40 on, and the sum of those increments below: one
+    /// addition counts both. Emptied into the fields below, under the lock of `carried`, when the highest bit is set.
+    packed: AtomicU64,
     /// The labels that were asked for.
     pub(crate) labels: Box<[u64]>,
+    /// Calls and sum of the increments that are not negative, of all that was not packed or was unpacked.
     calls: AtomicU64,
-    /// Sum of the increments that are not negative.
     integers: AtomicU64,
     /// Bits of the sum of everything that is no integer.
     floats: AtomicU64,
@@ -52,6 +61,7 @@ pub(crate) struct CellSum {
 impl Cell {
     pub(crate) fn new(labels: &[u64]) -> Self {
         Self {
+            packed: AtomicU64::new(0),
             labels: labels.into(),
             calls: AtomicU64::new(0),
             integers: AtomicU64::new(0),
@@ -67,8 +77,29 @@ impl Cell {
         }
     }
 
-    /// Adds an increment that is not negative. Owner only.
+    /// Adds an increment of at most [`MAX_PACKED`]. Owner only.
     #[inline(always)]
+    pub(crate) fn add_packed(&self, increment: u64) {
+        let packed = self.packed.load(Relaxed).wrapping_add(PACKED_CALL + increment);
+        self.packed.store(packed, Relaxed);
+        if packed as i64 <= -1 {
+            self.unpack();
+        }
+    }
+
+    /// Makes room in `packed`: once in 2²³ calls, so it did not overflow.
+    #[cold]
+    #[inline(never)]
+    fn unpack(&self) {
+        let mut carried = lock(&self.carried);
+        let packed = self.packed.load(Relaxed);
+        self.calls.store(self.calls.load(Relaxed).wrapping_add(packed / PACKED_CALL), Relaxed);
+        *carried += i128::from(packed % PACKED_CALL);
+        self.packed.store(0, Relaxed);
+    }
+
+    /// Adds an increment that is not negative. Owner only.
+    #[inline(never)]
     pub(crate) fn add_unsigned(&self, increment: u64) {
         self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
         match self.integers.load(Relaxed).checked_add(increment) {
@@ -78,7 +109,7 @@ impl Cell {
     }
 
     /// Adds any integer. Owner only.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn add_signed(&self, increment: i64) {
         if increment >= 0 {
             return self.add_unsigned(increment.unsigned_abs());
@@ -89,6 +120,7 @@ impl Cell {
     }
 
     /// Adds a number that may be no integer; NaN and infinities are counted apart. Owner only.
+    #[inline(never)]
     pub(crate) fn add_float(&self, increment: f64) {
         self.calls.store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
         if !increment.is_finite() {
@@ -124,9 +156,13 @@ impl Cell {
 
     /// Adds what the cell holds to `sum`.
     pub(crate) fn add_to(&self, sum: &mut CellSum) {
-        let calls = self.calls.load(Relaxed);
-        sum.calls += calls;
-        sum.integers += i128::from(self.integers.load(Relaxed)) + *lock(&self.carried);
+        {
+            // Nothing is unpacked meanwhile: it is found in one of the two places.
+            let carried = lock(&self.carried);
+            let packed = self.packed.load(Relaxed);
+            sum.calls += self.calls.load(Relaxed) + packed / PACKED_CALL;
+            sum.integers += i128::from(self.integers.load(Relaxed)) + i128::from(packed % PACKED_CALL) + *carried;
+        }
         sum.floats += f64::from_bits(self.floats.load(Relaxed));
         sum.is_float |= self.is_float.load(Relaxed);
         sum.was_negative |= self.was_negative.load(Relaxed);

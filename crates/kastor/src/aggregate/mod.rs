@@ -9,7 +9,7 @@ mod series;
 
 pub use self::series::{MAX_SERIES, MAX_SERIES_PER_INSTRUMENT};
 pub(crate) use self::{
-    cell::Cell,
+    cell::{Cell, MAX_PACKED},
     scopes::Shards,
     series::{Descriptions, SeriesTable},
 };

@@ -5,7 +5,7 @@
 //! Times are kept in ticks, which is exact, and become nanoseconds when someone reads them. Justified by the `on_scope0`
 //! and `on_many_paths` cases of the benchmark.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use crate::{
     clock::Timeline,
@@ -17,11 +17,8 @@ use crate::{
 
 /// The upper half of a completed scope's first word, without flags or extras.
 const PLAIN: u32 = record::upper_head(0, record::TIMING, record::WORDS);
-/// The same without the length.
-const TIMING: u32 = PLAIN & 0xffff;
-
-/// Kind and length of a metric event without extras.
-const METRIC: u32 = record::upper_head(0, record::METRIC, record::WORDS) >> 8;
+/// The same of a scope with items, without the length.
+const WITH_ITEMS: u32 = record::upper_head(record::flag::ITEMS, record::TIMING, 0);
 
 /// What a run of records held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +101,13 @@ impl Shards {
         merged.values().map(|slot| slot.finish(timeline, children.get(&slot.path).copied().unwrap_or(0))).collect()
     }
 
+    /// Calls `f` with the calls of every path in every shard.
+    pub(crate) fn each_calls(&self, f: &mut dyn FnMut(Path, u64)) {
+        for shard in &self.shards {
+            lock(shard).slots.iter().flatten().for_each(|slot| f(slot.path, slot.calls()));
+        }
+    }
+
     /// Holds every shard still, for a fork.
     pub(crate) fn hold(&self) -> Vec<std::sync::MutexGuard<'_, impl Sized>> {
         self.shards.iter().map(lock).collect()
@@ -118,24 +122,25 @@ impl Shards {
 impl Shard {
     fn absorb(&mut self, records: &[u64], source: &Source<'_>) -> Counted {
         let ns_per_tick = source.timeline().ns_per_tick() * JUST_BELOW;
-        let (mut counted, mut rest) = (Counted::default(), records);
+        let (counting, mut rest) = (Counting::default(), records);
         loop {
             let mut plain = 0;
             // The usual record, again and again.
             for words in rest.chunks_exact(record::WORDS) {
                 let Ok(words) = <&[u64; record::WORDS]>::try_from(words) else { break };
-                let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
-                let (Some(slot), PLAIN) = (slot, (words[0] >> 32) as u32) else { break };
-                slot.add(words[2] >> 32, ns_per_tick, words, source);
+                let (halves, _) = record::parts(words);
+                let slot = self.slots.get_mut(halves[0] as usize).and_then(Option::as_deref_mut);
+                let (Some(slot), PLAIN) = (slot, halves[1]) else { break };
+                slot.add(halves[5].into(), ns_per_tick, words, source);
                 plain += 1;
             }
-            counted.timings += plain as u64;
+            counting.timings.set(counting.timings.get() + plain as u64);
             rest = rest.get(plain * record::WORDS..).unwrap_or(&[]);
-            rest = self.absorb_items(rest, ns_per_tick, &mut counted, source);
+            rest = self.absorb_items(rest, ns_per_tick, &counting, source);
             let mut records = Records(rest);
-            let Some(record) = records.next() else { return counted };
+            let Some(record) = records.next() else { return counting.counted() };
             rest = records.0;
-            counted.add(self.absorb_any(&record, ns_per_tick, source));
+            self.absorb_any(&record, ns_per_tick, &counting, source);
         }
     }
 
@@ -143,41 +148,46 @@ impl Shard {
     #[inline(never)]
     fn absorb_items<'r>(
         &mut self,
-        mut rest: &'r [u64],
+        rest: &'r [u64],
         ns_per_tick: f64,
-        counted: &mut Counted,
+        counting: &Counting,
         source: &Source<'_>,
     ) -> &'r [u64] {
-        while let Some((words, after)) = rest.split_first_chunk::<{ record::WORDS }>() {
-            let upper = (words[0] >> 32) as u32;
-            let Some(after) = after.get((upper >> 16) as usize - record::WORDS..) else { break };
-            match upper & 0xffff & !u32::from(record::flag::ITEMS) {
-                TIMING if upper != PLAIN => {
-                    let slot = self.slots.get_mut((words[0] as u32) as usize).and_then(Option::as_deref_mut);
-                    let Some(slot) = slot else { break };
-                    slot.add(words[2] >> 32, ns_per_tick, words, source);
-                    counted.timings += 1;
-                }
-                kind if kind >> 8 == u32::from(record::METRIC) => {
-                    let is_metric = |words: &&[u64]| words.first().is_some_and(|first| (first >> 40) as u32 == METRIC);
-                    let more = after.chunks_exact(record::WORDS).take_while(is_metric).count();
-                    counted.metrics += 1 + more as u64;
-                    rest = after.get(more * record::WORDS..).unwrap_or(&[]);
-                    continue;
-                }
-                _ => break,
+        let mut at = rest.as_ptr();
+        // Words behind the fixed part of the record at `at`; negative at the end.
+        let mut behind = rest.len() as isize - record::WORDS as isize;
+        while behind >= 0 {
+            // SAFETY: so many words are left of the slice.
+            let words = unsafe { &*at.cast::<[u64; record::WORDS]>() };
+            let (halves, quarters) = record::parts(words);
+            let (kind, len) = (u32::from(quarters[2]), usize::from(quarters[3]));
+            // Both at once: a record that is too long, or shorter than its fixed part.
+            if len.wrapping_sub(record::WORDS) > behind as usize {
+                break;
             }
-            rest = after;
+            if kind == WITH_ITEMS {
+                let slot = self.slots.get_mut(halves[0] as usize).and_then(Option::as_deref_mut);
+                let Some(slot) = slot else { break };
+                slot.add(halves[5].into(), ns_per_tick, words, source);
+                counting.timings.set(counting.timings.get() + 1);
+            } else if kind >> 8 == u32::from(record::METRIC) {
+                counting.metrics.set(counting.metrics.get() + 1);
+            } else {
+                break;
+            }
+            at = at.wrapping_add(len);
+            behind -= len as isize;
         }
-        rest
+        rest.get((at.addr() - rest.as_ptr().addr()) / 8..).unwrap_or(&[])
     }
 
     /// A record with flags or extras, or the first of its path.
     #[inline(never)]
-    fn absorb_any(&mut self, record: &Record<'_>, ns_per_tick: f64, source: &Source<'_>) -> Counted {
+    fn absorb_any(&mut self, record: &Record<'_>, ns_per_tick: f64, counting: &Counting, source: &Source<'_>) {
         if record.kind() != record::TIMING {
-            return Counted { timings: 0, metrics: 1 };
+            return counting.metrics.set(counting.metrics.get() + 1);
         }
+        counting.timings.set(counting.timings.get() + 1);
         let index = record.path().index() as usize;
         if self.slots.len() <= index {
             self.slots.resize_with((index + 1).next_power_of_two(), || None);
@@ -192,14 +202,19 @@ impl Shard {
                 slot.nested += record.duration();
             }
         }
-        Counted { timings: 1, metrics: 0 }
     }
 }
 
-impl Counted {
-    fn add(&mut self, other: Counted) {
-        self.timings += other.timings;
-        self.metrics += other.metrics;
+/// What was found so far. Cells, because they stay in memory: kept in registers, the loops above have too few of them.
+#[derive(Default)]
+struct Counting {
+    timings: Cell<u64>,
+    metrics: Cell<u64>,
+}
+
+impl Counting {
+    fn counted(&self) -> Counted {
+        Counted { timings: self.timings.get(), metrics: self.metrics.get() }
     }
 }
 
@@ -242,6 +257,10 @@ impl Slot {
         self.exemplar = Some(TickExemplar { start: record.start(), duration, trace_id, span_id });
     }
 
+    fn calls(&self) -> u64 {
+        self.buckets.counts().iter().sum()
+    }
+
     fn merge(&mut self, other: &Slot) {
         self.total += other.total;
         self.min = self.min.min(other.min);
@@ -257,7 +276,7 @@ impl Slot {
 
     fn finish(&self, timeline: &Timeline, children: u64) -> ScopeAggregate {
         let ns = |ticks| timeline.duration_ns(ticks);
-        let calls = self.buckets.counts().iter().sum();
+        let calls = self.calls();
         let float = |ticks| ns(ticks) as f64;
         let durations = Histogram::from_buckets(
             self.buckets.clone(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::pool::{give_back, take};
 use crate::{
-    stack,
+    record, stack,
     sync::{Ordering::*, lock},
     thread::{Block, Claim, Delivery, FLOW_WORDS, Lane, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, Part, block, lane_flag, put},
 };
@@ -20,6 +20,9 @@ pub(crate) fn append(lane: &Lane, words: &[u64]) {
     if cursor.left() < size_of_val(words) {
         make_room(lane, words.len());
         position = cursor.position.load(Relaxed);
+    }
+    if words.first().is_some_and(|head| record::kind_of(*head) == record::METRIC) {
+        cursor.count_metric(words.len());
     }
     // SAFETY: between position and end there is room for all words, which only the owner touches until they are
     // published by the store below.
@@ -71,7 +74,7 @@ pub(super) fn make_room(lane: &Lane, words: usize) {
     }
     let has_room = lane.sink.wait_for_room();
     let mut claim = lock(&lane.claim);
-    absorb(lane, &mut claim);
+    absorb_own(lane, &mut claim);
     let capacity = claim.chunk.capacity();
     let wanted = (capacity * 2).clamp(MIN_CHUNK_WORDS, MAX_CHUNK_WORDS).max(words);
     if claim.delivered < claim.absorbed && lane.sink.takes_deliveries() {
@@ -92,6 +95,7 @@ pub(super) fn restart(lane: &Lane, claim: &mut Claim) {
     claim.prefix = lane.thread.prefix.load(Relaxed);
     let words = claim.chunk.words();
     lane.flows.store(0, Relaxed);
+    lane.cursor.metrics.set(0);
     lane.cursor.position.store(words, Release);
     lane.cursor.set_end(words.wrapping_add(claim.chunk.capacity()));
 }
@@ -111,6 +115,18 @@ pub(super) fn publish(lane: &Lane, is_forced: bool) -> bool {
     lane.sink.deliver(Delivery::copied(part, claim.undelivered), true);
     (claim.delivered, claim.undelivered) = (claim.absorbed, 0);
     true
+}
+
+/// The owner's way to aggregate a whole chunk: where it knows that there are metrics alone, nobody has to read them.
+fn absorb_own(lane: &Lane, claim: &mut Claim) {
+    let used = (lane.cursor.position.load(Relaxed) as usize - claim.chunk.words() as usize) / 8;
+    match lane.cursor.only_metrics(used) {
+        Some(metrics) if claim.absorbed == 0 => {
+            (claim.absorbed, claim.undelivered) = (used, metrics);
+            lane.sink.absorb_metrics(metrics);
+        }
+        _ => absorb(lane, claim),
+    }
 }
 
 /// Aggregates what was published and not aggregated yet.

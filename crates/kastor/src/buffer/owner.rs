@@ -14,7 +14,8 @@ use crate::{
     stack,
     sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
     thread::{
-        Block, Chunk, FORKS, Flow, ItemBuffer, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag, lane_flag,
+        Block, Chunk, FORKS, Flow, HotSlots, ItemBuffer, Lane, MIN_CHUNK_WORDS, Part, Sink, Thread, block, flag,
+        lane_flag,
     },
 };
 
@@ -170,8 +171,12 @@ pub(crate) fn threads() -> Vec<Arc<Thread>> {
 /// Rewrites the flags of a context's lanes on all threads.
 pub(crate) fn set_lane_flags(sink: &dyn Sink) {
     for thread in threads() {
-        for lane in lock(&thread.lanes).iter().filter(|lane| lane.sink.id() == sink.id()) {
+        let lanes = lock(&thread.lanes);
+        for lane in lanes.iter().filter(|lane| lane.sink.id() == sink.id()) {
             lane.cursor.follow(sink);
+            // SAFETY: a thread takes its lanes out of the list, under its lock, before it ends; until then its block is
+            // in place. Only keys are touched, which are atomic.
+            unsafe { thread.hot_slots.as_ref() }.into_iter().for_each(HotSlots::clear);
         }
     }
 }
@@ -189,7 +194,7 @@ fn end_thread(t: &Block) {
     if t.ended.replace(true) {
         return;
     }
-    t.lane.set(&raw const crate::thread::VACANT);
+    t.set_lane(&raw const crate::thread::VACANT);
     let Some(owner) = OWNER.try_with(|owner| owner.borrow_mut().take()).ok().flatten() else { return };
     let thread = owner.thread;
     report_unfinished(&thread, &owner.lanes);
@@ -197,24 +202,27 @@ fn end_thread(t: &Block) {
     let lanes = lock(&thread.lanes).clone();
     for lane in &lanes {
         lane.sink.end_lane(lane);
+        // An inline reporter that emits may have brought the lane's cells back to the hot paths, and does so no more.
+        lane.cursor.cells_len.store(0, Relaxed);
+        t.hot_slots.clear();
         make_room(lane, 0);
     }
     lock(&thread.lanes).clear();
     stack::end_flows();
     t.current.set(&t.base);
     // Again: an inline reporter that was served above may have looked its lane up.
-    t.lane.set(&raw const crate::thread::VACANT);
+    t.set_lane(&raw const crate::thread::VACANT);
     t.free.set(std::ptr::null());
     t.lanes.set(std::ptr::null());
     t.lanes_len.set(0);
     t.thread.set(std::ptr::null());
     lock(&THREADS).retain(|other| !Arc::ptr_eq(other, &thread));
     lock(&thread.segments).clear();
-    let mut items = t.items.replace(std::ptr::null_mut());
-    while !items.is_null() {
+    let mut held = t.items.replace(std::ptr::null_mut());
+    while !held.is_null() {
         // SAFETY: the list holds boxes that nobody else refers to.
-        let buffer = unsafe { Box::from_raw(items) };
-        items = buffer.next;
+        let buffer = unsafe { Box::from_raw(ItemBuffer::untagged(held)) };
+        held = buffer.next;
     }
 }
 
@@ -290,6 +298,7 @@ pub(crate) fn forget_past() {
             restart(lane, &mut claim);
             lane.cursor.cells_len.store(0, Relaxed);
             lane.cells.take();
+            t.hot_slots.clear();
             lane.cursor.flags.fetch_or(lane_flag::FORKED, Relaxed);
         }
     });

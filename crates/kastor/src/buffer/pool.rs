@@ -50,15 +50,17 @@ pub(crate) fn give_back(chunk: Chunk) {
 
 /// An empty item buffer.
 pub(crate) fn take_items(t: &Block) -> *mut ItemBuffer {
-    let items = t.items.get();
-    // SAFETY: the list holds boxes that nobody else refers to.
-    match unsafe { items.as_mut() } {
-        Some(buffer) => {
-            t.items.set(buffer.next);
-            items
-        }
-        None => Box::into_raw(ItemBuffer::new()),
+    let held = t.items.get();
+    if held.is_null() {
+        return Box::into_raw(ItemBuffer::new());
     }
+    let items = ItemBuffer::untagged(held);
+    // SAFETY: the list holds boxes that nobody else refers to.
+    let buffer = unsafe { &mut *items };
+    t.items.set(buffer.next);
+    // The hot paths give buffers back as they are.
+    buffer.empty();
+    items
 }
 
 /// Takes a buffer back; frees it if the thread has ended.
@@ -75,7 +77,7 @@ pub(crate) unsafe fn give_back_items(t: &Block, items: *mut ItemBuffer) {
     }
     buffer.clear();
     buffer.next = t.items.get();
-    t.items.set(items);
+    t.items.set(ItemBuffer::tagged(items));
 }
 
 /// Holds the pool still, for a fork.

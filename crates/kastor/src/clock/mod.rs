@@ -141,7 +141,7 @@ impl Timeline {
 
     /// A number of ticks as nanoseconds.
     pub fn duration_ns(&self, ticks: u64) -> u64 {
-        if self.ns_per_tick == 1.0 { ticks } else { (ticks as f64 * self.ns_per_tick).round() as u64 }
+        if self.ns_per_tick == 1.0 { ticks } else { rounded(ticks as f64 * self.ns_per_tick) }
     }
 
     /// The monotonic time of a tick, in nanoseconds.
@@ -162,6 +162,14 @@ impl Timeline {
             origin.saturating_sub(self.duration_ns(anchor - ticks))
         }
     }
+}
+
+/// `ns.round()` for a number that is not negative, without the call that it takes where the processor's instruction for it
+/// may not be used.
+#[inline]
+fn rounded(ns: f64) -> u64 {
+    let below = ns as u64;
+    below.saturating_add(u64::from(ns - below as f64 >= 0.5))
 }
 
 /// The anchors of one context.
@@ -279,6 +287,26 @@ pub(crate) fn now_ns() -> u64 {
     os::monotonic_ns()
 }
 
+/// Nanoseconds that the calling thread has had a processor.
+pub(crate) fn thread_ns() -> u64 {
+    os::thread_ns()
+}
+
+/// What two reads of this machine's clock cost, measured once: the cheapest of some rounds.
+pub(crate) fn read_pair_ns() -> f64 {
+    static MEASURED: OnceLock<f64> = OnceLock::new();
+    const PAIRS: u32 = 64;
+    *MEASURED.get_or_init(|| {
+        let clock = Clock::system();
+        let round = |_| {
+            let before = now_ns();
+            (0..PAIRS * 2).for_each(|_| _ = std::hint::black_box(clock.ticks()));
+            now_ns().saturating_sub(before)
+        };
+        (0..8).map(round).min().map_or(0.0, |ns| ns.max(1) as f64 / f64::from(PAIRS))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +321,15 @@ mod tests {
     fn baseline() -> Baseline {
         let first = at(1_000 * MS, 5_000 * MS);
         Baseline { first, newest: first, ns_per_tick: 0.5, gaps: 0 }
+    }
+
+    #[test]
+    fn nanoseconds_are_rounded_half_up() {
+        let edges = [0.0, 0.49999999999999994, 0.5, 1.5, 2.4999999999999996, 2.5, 1e9 + 0.5, 4503599627370495.5];
+        let large = [4503599627370497.0, 9007199254740993.0, 1.7976931348623157e308, f64::NAN];
+        for ns in edges.into_iter().chain(large) {
+            assert_eq!(rounded(ns), ns.round() as u64, "{ns}");
+        }
     }
 
     #[test]

@@ -12,6 +12,18 @@ pub(crate) fn unix_ns() -> u64 {
     read(libc::CLOCK_REALTIME)
 }
 
+/// Nanoseconds that the calling thread has had a processor.
+#[cfg(all(unix, not(miri)))]
+pub(crate) fn thread_ns() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Where nobody counts that, a thread is taken to be busy.
+#[cfg(not(all(unix, not(miri))))]
+pub(crate) fn thread_ns() -> u64 {
+    monotonic_ns()
+}
+
 #[cfg(unix)]
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -27,6 +27,7 @@ pub struct Builder {
     is_strict: bool,
     clock: Option<Clock>,
     sampler: Sampler,
+    overhead_budget: Option<f64>,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -66,6 +67,7 @@ impl Builder {
             is_strict: config::read(&["KASTOR"]).is_strict,
             clock: None,
             sampler: Sampler::ALWAYS,
+            overhead_budget: None,
         }
     }
 
@@ -108,6 +110,19 @@ impl Builder {
         self
     }
 
+    /// What the scopes of one path may cost: a share of one processor, so that 0.01 is one per cent. None by default, and
+    /// where the share is not a positive number.
+    ///
+    /// About once a second each path's calls are weighed with what a scope costs on this machine and what the background
+    /// reporters took for an event. A path beyond the budget is degraded: its scopes are aggregated only (as by
+    /// [`Telemetry::record_paths`]), and if recording alone is beyond it, scopes of its name are switched off (as by
+    /// [`Telemetry::switch_scopes`]). [`Stats::degraded`](crate::Stats::degraded), the report and the log show it. It is
+    /// undone when the path has become calm; what is off is tried again after 10 s, then ever more rarely.
+    pub fn overhead_budget(mut self, share: f64) -> Self {
+        self.overhead_budget = Some(share);
+        self
+    }
+
     /// Ticks by a clock that a test moves.
     pub fn clock(mut self, clock: MockClock) -> Self {
         self.clock = Some(Clock::Mock(clock));
@@ -131,11 +146,13 @@ impl Builder {
                 Some(on_full) => workers.push(Arc::new(Worker::new(guarded, on_full, max_bytes))),
             }
         }
-        let exit_flush = (!workers.is_empty()).then_some(self.exit_flush);
+        let overhead_budget = self.overhead_budget.filter(|share| *share > 0.0);
+        // The collector's tick decides about the budget.
+        let exit_flush = (!workers.is_empty() || overhead_budget.is_some()).then_some(self.exit_flush);
         let clock = self.clock.unwrap_or_else(Clock::system);
         let (is_strict, interval, sampler) = (self.is_strict, self.interval, self.sampler);
         Telemetry::from_context(
-            Context::new(Parts { clock, inline, workers, is_strict, interval, sampler }),
+            Context::new(Parts { clock, inline, workers, is_strict, interval, sampler, overhead_budget }),
             exit_flush,
         )
     }

@@ -8,15 +8,18 @@ use std::{
     time::Duration,
 };
 
-use super::rules::Rules;
+use super::{
+    budget::{Budget, Change},
+    rules::Rules,
+};
 use crate::{
     aggregate::{Descriptions, SeriesTable, Shards},
     buffer,
     callsite::{self, Decide, Vote},
-    clock::{Anchors, Clock, Timeline, now_ns},
+    clock::{Anchor, Anchors, Clock, Timeline, now_ns},
     dispatch::{self, Collected, Environment, Managed, Shared, Worker},
     event::{Event, Events, Metric, Process, Snapshot, Source},
-    health::{DropReason, Ledger, Stats},
+    health::{Degraded, DropReason, Ledger, Stats},
     name,
     record::Records,
     reporter::{Aggregates, Deadline, Goal, Guarded, Source as ReporterSource, log_contained},
@@ -40,6 +43,9 @@ pub(crate) struct Context {
     pub(super) inline: Vec<Guarded>,
     pub(super) workers: Vec<Arc<Worker>>,
     pub(super) rules: Rules,
+    budget: Option<Budget>,
+    /// Paths that were degraded or restored so far.
+    degradations: AtomicU64,
     rate: Rate,
     pub(super) is_strict: bool,
     pub(super) interval: Duration,
@@ -60,24 +66,35 @@ pub(super) struct Parts {
     pub(super) is_strict: bool,
     pub(super) interval: Duration,
     pub(super) sampler: Sampler,
+    pub(super) overhead_budget: Option<f64>,
 }
 
 impl Context {
     pub(super) fn new(parts: Parts) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let anchors = Arc::new(Anchors::new(parts.clock.clone()));
-        let start_unix_ns = anchors.current().anchor().unix_ns;
+        let Anchor { unix_ns: start_unix_ns, monotonic_ns, .. } = anchors.current().anchor();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let budget = parts.overhead_budget.and_then(|share| Budget::new(share, monotonic_ns));
+        let environment = Environment {
+            anchors,
+            process,
+            sampler: parts.sampler,
+            is_weighed: budget.is_some(),
+            context: OnceLock::new(),
+        };
         Self {
             id: NEXT.fetch_add(1, Relaxed),
             clock: parts.clock,
-            environment: Arc::new(Environment { anchors, process, sampler: parts.sampler, context: OnceLock::new() }),
+            environment: Arc::new(environment),
             shards: Shards::new(processors),
             series: SeriesTable::default(),
             descriptions: Descriptions::default(),
             inline: parts.inline,
             workers: parts.workers,
             rules: Rules::default(),
+            budget,
+            degradations: AtomicU64::new(0),
             rate: Rate::default(),
             is_strict: parts.is_strict,
             interval: parts.interval,
@@ -164,12 +181,14 @@ impl Context {
         if block(|t| t.delivering.get()) || crate::thread::is_own() {
             return self.workers.iter().map(|worker| worker.pending()).collect();
         }
+        self.weigh();
         loop {
             self.push_aggregates();
             let tickets: Vec<u64> =
                 self.workers.iter().map(|worker| worker.ask_flush(goal, deadline, &self.environment)).collect();
             let workers = self.workers.iter().zip(tickets);
-            let mut pending: Vec<u64> = workers.map(|(worker, ticket)| worker.wait_flush(ticket, deadline)).collect();
+            let mut pending: Vec<u64> =
+                workers.map(|(worker, ticket)| worker.wait_flush(goal, ticket, deadline)).collect();
             if is_all || deadline.has_passed() {
                 if !is_all {
                     pending.iter_mut().for_each(|pending| *pending = (*pending).max(1));
@@ -213,6 +232,7 @@ impl Context {
         // the emitting thread.
         let inline = self.inline.iter().map(|guarded| guarded.inline_stats(timings + metrics));
         Stats {
+            degraded: self.degraded(),
             emitted: timings + metrics,
             timings,
             metrics,
@@ -228,6 +248,39 @@ impl Context {
     /// Whether a path is recorded, or aggregated only.
     pub(crate) fn records_path(&self, path: name::Path) -> bool {
         !self.rules.has_paths() || self.rules.records_path(path)
+    }
+
+    /// What is beyond the overhead budget now.
+    pub(super) fn degraded(&self) -> Vec<Degraded> {
+        self.budget.as_ref().map(Budget::degraded).unwrap_or_default()
+    }
+
+    /// Holds all paths against the overhead budget, after what was published.
+    fn weigh(&self) {
+        let Some(budget) = &self.budget else { return };
+        let timeline = self.environment.anchors.fresh_now();
+        let now_ns = timeline.monotonic_ns(self.clock.ticks());
+        let delivery_ns = self.workers.iter().map(|worker| worker.event_ns()).sum();
+        let mut is_switched = false;
+        let apply = |(path, degraded): &Change| {
+            is_switched |= self.rules.degrade(*path, degraded.as_ref().map(Degraded::level));
+        };
+        for (path, degraded) in budget.weigh(now_ns, delivery_ns, |f| self.shards.each_calls(f), apply) {
+            let times = self.degradations.fetch_add(1, Relaxed) + 1;
+            // The first three, then each time their number has doubled.
+            if times <= 3 || times.is_power_of_two() {
+                log_contained(|| match degraded {
+                    Some(degraded) => log::warn!(target: "kastor", "over the overhead budget: {degraded}"),
+                    None => {
+                        let path = crate::escape::escaped(path.text());
+                        log::info!(target: "kastor", "within the overhead budget again: {path}");
+                    }
+                });
+            }
+        }
+        if is_switched {
+            self.reconfigure();
+        }
     }
 
     /// A path that is aggregated only does not leave the context.
@@ -306,6 +359,10 @@ impl Sink for Context {
         self.timings.fetch_add(counted.timings, Relaxed);
         self.metrics.fetch_add(counted.metrics, Relaxed);
         counted.timings + counted.metrics
+    }
+
+    fn absorb_metrics(&self, metrics: u64) {
+        self.metrics.fetch_add(metrics, Relaxed);
     }
 
     fn takes_deliveries(&self) -> bool {
@@ -441,6 +498,7 @@ impl Decide for Context {
 impl Managed for Context {
     fn tick(&self) {
         self.publish();
+        self.weigh();
         self.workers.iter().for_each(|worker| worker.nudge(&self.environment));
         let now = now_ns();
         if now >= self.next_snapshot_ns.load(Relaxed) && self.is_on() {
@@ -468,6 +526,7 @@ impl Managed for Context {
 
     fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(self.environment.anchors.hold()));
+        held.extend(self.budget.as_ref().map(|budget| Box::new(budget.hold()) as Box<dyn Held + 'a>));
         self.rules.hold(held);
         self.inline.iter().for_each(|guarded| guarded.hold(held));
         self.shards.hold().into_iter().for_each(|guard| held.push(Box::new(guard)));

@@ -3,6 +3,7 @@
 //! Disabled is a null object: the same interface, every method returns at once, nothing is allocated. The macros use the
 //! *current* context: the one that a guard chose for this thread, else the one that the process installed.
 
+mod budget;
 mod builder;
 mod core;
 mod rules;
@@ -189,9 +190,9 @@ impl Telemetry {
 
     /// The exact aggregates of everything that closed so far.
     pub fn report(&self) -> Report {
-        let Some(context) = self.context() else { return Report::new(Vec::new(), Vec::new()) };
+        let Some(context) = self.context() else { return Report::default() };
         let collected = context.collect(false);
-        Report::new(collected.scopes, collected.series)
+        Report::new(collected.scopes, collected.series, context.degraded())
     }
 
     /// Calls `f` with fresh aggregates; with none if this is the disabled context.
@@ -273,7 +274,7 @@ pub(crate) fn with_current<R>(t: &Block, f: impl FnOnce(Option<&Telemetry>) -> R
 #[inline(never)]
 pub(crate) fn current_lane(t: &Block) -> Option<*const Lane> {
     let lane = with_current(t, |telemetry| telemetry?.lane(t))?;
-    t.lane.set(lane.cast());
+    t.set_lane(lane.cast());
     Some(lane)
 }
 
@@ -285,7 +286,7 @@ impl Drop for Overrides {
     fn drop(&mut self) {
         block(|t| {
             t.chosen.set(std::ptr::null());
-            t.lane.set(&raw const VACANT);
+            t.set_lane(&raw const VACANT);
         });
     }
 }
@@ -303,7 +304,7 @@ fn choose_newest() {
     let chosen = OVERRIDES.try_with(newest).unwrap_or(std::ptr::null());
     block(|t| {
         t.chosen.set(chosen);
-        t.lane.set(&raw const VACANT);
+        t.set_lane(&raw const VACANT);
     });
 }
 

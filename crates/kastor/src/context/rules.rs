@@ -1,8 +1,9 @@
 //! What is switched off by name, and what is aggregated only, by path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
+    health::Degradation,
     name::{Glob, Path},
     sync::{AtomicBool, Held, Mutex, Ordering::Relaxed, lock},
 };
@@ -23,29 +24,49 @@ impl Patterns {
     }
 }
 
+#[derive(Debug, Default)]
+struct Names {
+    patterns: Patterns,
+    /// Those that the overhead budget switched off, each by so many paths.
+    off: HashMap<&'static str, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Paths {
+    patterns: Patterns,
+    /// What the patterns said so far.
+    known: HashMap<Path, bool>,
+    /// Those that are beyond the overhead budget.
+    degraded: HashSet<Path>,
+}
+
 /// The rules of one context.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    names: Mutex<Patterns>,
+    names: Mutex<Names>,
     has_names: AtomicBool,
-    paths: Mutex<(Patterns, HashMap<Path, bool>)>,
+    paths: Mutex<Paths>,
     has_paths: AtomicBool,
 }
 
 impl Rules {
     pub(super) fn switch_scopes(&self, pattern: &str, is_on: bool) {
-        lock(&self.names).set(pattern, is_on);
+        lock(&self.names).patterns.set(pattern, is_on);
         self.has_names.store(true, Relaxed);
     }
 
     pub(super) fn wants_scope(&self, name: &str) -> bool {
-        !self.has_names.load(Relaxed) || lock(&self.names).allow(name)
+        if !self.has_names.load(Relaxed) {
+            return true;
+        }
+        let names = lock(&self.names);
+        !names.off.contains_key(name) && names.patterns.allow(name)
     }
 
     pub(super) fn record_paths(&self, pattern: &str, is_on: bool) {
         let mut paths = lock(&self.paths);
-        paths.0.set(pattern, is_on);
-        paths.1.clear();
+        paths.patterns.set(pattern, is_on);
+        paths.known.clear();
         self.has_paths.store(true, Relaxed);
     }
 
@@ -62,7 +83,30 @@ impl Rules {
 
     pub(super) fn records_path(&self, path: Path) -> bool {
         let mut paths = lock(&self.paths);
-        let (patterns, known) = &mut *paths;
-        *known.entry(path).or_insert_with(|| patterns.allow(path.text()))
+        let Paths { patterns, known, degraded } = &mut *paths;
+        !degraded.contains(&path) && *known.entry(path).or_insert_with(|| patterns.allow(path.text()))
+    }
+
+    /// Degrades a path, further or less, or restores it. Returns whether a name was switched.
+    pub(super) fn degrade(&self, path: Path, level: Option<Degradation>) -> bool {
+        let is_new = match level {
+            Some(_) => {
+                self.has_paths.store(true, Relaxed);
+                lock(&self.paths).degraded.insert(path)
+            }
+            None => lock(&self.paths).degraded.remove(&path),
+        };
+        // A path is switched off only when it was aggregated only, and restored only then.
+        if is_new {
+            return false;
+        }
+        self.has_names.store(true, Relaxed);
+        let mut names = lock(&self.names);
+        let paths = names.off.entry(path.name().text()).or_default();
+        *paths = if level == Some(Degradation::Off) { *paths + 1 } else { paths.saturating_sub(1) };
+        if *paths == 0 {
+            names.off.remove(path.name().text());
+        }
+        true
     }
 }

@@ -3,21 +3,26 @@
 //! A fork copies one thread alone, and runtimes warn of forks in a process with others (Python does from 3.12 on). What
 //! keeps a thread busy, as a server that does not answer, is not waited for beyond the deadline.
 
-use std::{
-    sync::atomic::{
-        AtomicBool, AtomicI32, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
-    },
-    time::Duration,
+use super::spawn::{is_there, own_number, pause};
+use crate::{
+    reporter::Deadline,
+    sync::{AtomicBool, AtomicI32, AtomicUsize, Ordering::*, global, zeros},
 };
 
-use crate::reporter::Deadline;
+/// More threads of the library than any program has; further ones are not waited for.
+const MAX_THREADS: usize = if cfg!(loom) { 2 } else { 64 };
 
-static IS_RESTING: AtomicBool = AtomicBool::new(false);
-/// Threads that were started and have not said their number yet.
-static STARTING: AtomicUsize = AtomicUsize::new(0);
-/// Threads that may be there, by the system's number; 0 where there is none. No lock: a fork could leave it taken.
-static THREADS: [AtomicI32; 64] = [const { AtomicI32::new(0) }; 64];
+global! {
+    static IS_RESTING: AtomicBool = AtomicBool::new(false);
+}
+global! {
+    /// Threads that were started and have not said their number yet.
+    static STARTING: AtomicUsize = AtomicUsize::new(0);
+}
+global! {
+    /// Threads that may be there, by the system's number; 0 where there is none. No lock: a fork could leave it taken.
+    static THREADS: [AtomicI32; MAX_THREADS] = zeros();
+}
 
 /// Whether idle threads are to end, and none is to start.
 pub(super) fn is_resting() -> bool {
@@ -40,13 +45,9 @@ pub(super) fn announce(is_started: bool) {
 
 /// The calling thread, which was announced, says its number.
 pub(super) fn enter() {
-    #[cfg(all(target_os = "linux", not(miri)))]
-    {
-        // SAFETY: the call takes no arguments and cannot fail.
-        let number = unsafe { libc::gettid() };
-        // One that finds no place is not waited for.
-        let _ = THREADS.iter().any(|place| place.compare_exchange(0, number, AcqRel, Relaxed).is_ok());
-    }
+    let number = own_number();
+    // One that finds no place is not waited for.
+    let _ = number != 0 && THREADS.iter().any(|place| place.compare_exchange(0, number, AcqRel, Relaxed).is_ok());
     announce(false);
 }
 
@@ -59,7 +60,7 @@ pub(super) fn wait_until_alone(deadline: Deadline) -> bool {
         if deadline.has_passed() {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(100));
+        pause();
     }
 }
 
@@ -70,21 +71,12 @@ pub(super) fn forget_threads() {
     set_resting(false);
 }
 
-#[cfg(all(target_os = "linux", not(miri)))]
 fn is_gone(place: &AtomicI32) -> bool {
     let number = place.load(Acquire);
-    if number == 0 {
-        return true;
-    }
-    // SAFETY: signal 0 is sent to nobody; the system says whether the thread is there.
-    let is_there = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) } == 0;
-    if !is_there {
+    let is_gone = number == 0 || !is_there(number);
+    if number != 0 && is_gone {
+        // Unless another thread has taken the place meanwhile.
         let _ = place.compare_exchange(number, 0, AcqRel, Relaxed);
     }
-    !is_there
-}
-
-#[cfg(not(all(target_os = "linux", not(miri))))]
-fn is_gone(_: &AtomicI32) -> bool {
-    true
+    is_gone
 }

@@ -64,11 +64,40 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
 /// The same where there are no forks, or no system to ask.
 #[cfg(any(not(unix), miri))]
 pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
+    super::rest::announce(true);
     let builder = std::thread::Builder::new().name(name.to_string_lossy().into_owned());
-    builder
+    let is_started = builder
         .spawn(|| {
             crate::thread::mark_as_own();
+            super::rest::enter();
             run();
         })
-        .is_ok()
+        .is_ok();
+    if !is_started {
+        super::rest::announce(false);
+    }
+    is_started
+}
+
+/// The system's number of the calling thread; 0 where there is none.
+pub(super) fn own_number() -> i32 {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    // SAFETY: the call takes no arguments and cannot fail.
+    return unsafe { libc::gettid() };
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    return 0;
+}
+
+/// Whether a thread of this process has that number.
+pub(super) fn is_there(number: i32) -> bool {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    // SAFETY: signal 0 is sent to nobody; the system says whether the thread is there.
+    return unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) } == 0;
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    return number != 0;
+}
+
+/// A moment, for whoever waits for threads to end: the system tells nobody when one has.
+pub(super) fn pause() {
+    std::thread::sleep(std::time::Duration::from_micros(100));
 }

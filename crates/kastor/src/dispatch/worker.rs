@@ -5,19 +5,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use super::{OnFull, collector::Collected, rest::is_resting, spawn::start_thread};
 use crate::{
     buffer,
-    clock::Anchors,
+    clock::{Anchors, thread_ns},
     event::{Batch, BatchFacts, Process},
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,
-    sync::{Held, Mutex, lock},
+    sync::{AtomicU64, Condvar, Held, Mutex, MutexGuard, Ordering::Relaxed, lock},
     thread::{Delivery, MAX_CHUNK_WORDS},
 };
 
@@ -52,6 +52,9 @@ pub(crate) struct Worker {
     pub(crate) guarded: Guarded,
     on_full: OnFull,
     max_bytes: usize,
+    /// Processor time that was taken for batches, and their events, where that is weighed.
+    busy_ns: AtomicU64,
+    served: AtomicU64,
     queue: Mutex<Queue>,
     /// Something to do.
     wake: Condvar,
@@ -67,15 +70,41 @@ struct Queue {
     /// Events of the delivery that is being worked on.
     in_hand: u64,
     snapshot: Option<Arc<Collected>>,
-    /// Flushes asked for, and what those need that are not done yet: all their goals and the latest deadline.
-    flushes_asked: u64,
-    flush_by: Option<(Goal, Deadline)>,
-    flushes_done: u64,
-    /// The newest flush that the reporter itself did not finish.
-    flush_failed: u64,
+    durable: Flushes,
+    delivered: Flushes,
     is_asleep: bool,
     is_running: bool,
     is_closing: bool,
+}
+
+/// The flushes of one goal. Each goal keeps its own time: what is to be durable never waits for somebody who is to take it.
+#[derive(Default)]
+struct Flushes {
+    asked: u64,
+    /// The latest deadline of those that are not done yet.
+    by: Option<Deadline>,
+    done: u64,
+    /// The newest that the reporter itself did not finish.
+    failed: u64,
+}
+
+impl Queue {
+    fn flushes(&mut self, goal: Goal) -> &mut Flushes {
+        match goal {
+            Goal::Durable => &mut self.durable,
+            Goal::Delivered => &mut self.delivered,
+        }
+    }
+
+    /// What has to be done next of what was asked for.
+    fn next_goal(&self) -> Option<Goal> {
+        let is_asked = |flushes: &Flushes| flushes.done < flushes.asked;
+        match (is_asked(&self.durable), is_asked(&self.delivered)) {
+            (true, _) => Some(Goal::Durable),
+            (false, true) => Some(Goal::Delivered),
+            (false, false) => None,
+        }
+    }
 }
 
 /// What a worker needs of its context.
@@ -83,6 +112,8 @@ pub(crate) struct Environment {
     pub(crate) anchors: Arc<Anchors>,
     pub(crate) process: fn() -> Process,
     pub(crate) sampler: Sampler,
+    /// Whether someone asks what delivering costs.
+    pub(crate) is_weighed: bool,
     /// The context, once it exists.
     pub(crate) context: OnceLock<Weak<dyn Source>>,
 }
@@ -95,7 +126,16 @@ impl Environment {
 
 impl Worker {
     pub(crate) fn new(guarded: Guarded, on_full: OnFull, max_bytes: usize) -> Self {
-        Self { guarded, on_full, max_bytes, queue: Mutex::default(), wake: Condvar::new(), done: Condvar::new() }
+        Self {
+            guarded,
+            on_full,
+            max_bytes,
+            busy_ns: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+        }
     }
 
     /// Queues a delivery, or drops and counts it.
@@ -194,24 +234,26 @@ impl Worker {
     /// Asks for everything queued so far, and then the reporter itself, to be flushed. Returns a ticket.
     pub(crate) fn ask_flush(self: &Arc<Self>, goal: Goal, deadline: Deadline, environment: &Arc<Environment>) -> u64 {
         let mut queue = lock(&self.queue);
-        queue.flushes_asked += 1;
-        let (goal_so_far, by) = queue.flush_by.unwrap_or((goal, deadline));
-        queue.flush_by = Some((goal.and(goal_so_far), by.later(deadline)));
+        let flushes = queue.flushes(goal);
+        flushes.asked += 1;
+        flushes.by = Some(flushes.by.map_or(deadline, |by| by.later(deadline)));
+        let ticket = flushes.asked;
         queue.is_asleep = false;
         self.wake.notify_one();
         self.ensure_running(&mut queue, environment);
-        queue.flushes_asked
+        ticket
     }
 
     /// Waits for a flush to be done. Returns the number of events that are still pending.
-    pub(crate) fn wait_flush(&self, ticket: u64, deadline: Deadline) -> u64 {
+    pub(crate) fn wait_flush(&self, goal: Goal, ticket: u64, deadline: Deadline) -> u64 {
         let mut queue = lock(&self.queue);
-        while queue.flushes_done < ticket && queue.is_running && !deadline.has_passed() {
+        while queue.flushes(goal).done < ticket && queue.is_running && !deadline.has_passed() {
             queue = wait(&self.done, queue, deadline.remaining());
         }
         // What was queued before the ticket is through once the flush is done; what came later is another flush's.
-        match queue.flushes_done >= ticket {
-            true => u64::from(queue.flush_failed >= ticket),
+        let flushes = queue.flushes(goal);
+        match flushes.done >= ticket {
+            true => u64::from(flushes.failed >= ticket),
             false => (queue.events + queue.in_hand).max(1),
         }
     }
@@ -244,6 +286,11 @@ impl Worker {
         drop(queue);
         self.guarded.ledger().dropped(reason, events);
         waiting.into_iter().for_each(Shared::recycle);
+    }
+
+    /// Processor time that delivering one event took so far, on average.
+    pub(crate) fn event_ns(&self) -> f64 {
+        self.busy_ns.load(Relaxed) as f64 / self.served.load(Relaxed).max(1) as f64
     }
 
     /// The accounts, with so many events that wait elsewhere.
@@ -297,15 +344,17 @@ impl Worker {
                 drop(queue);
                 self.guarded.aggregates(&snapshot.as_snapshot(&|| environment.stats()));
                 queue = lock(&self.queue);
-            } else if queue.flushes_done < queue.flushes_asked {
-                let (asked, by) = (queue.flushes_asked, queue.flush_by.take());
+            } else if let Some(goal) = queue.next_goal() {
+                let flushes = queue.flushes(goal);
+                let (asked, by) = (flushes.asked, flushes.by.take());
                 drop(queue);
-                let is_flushed = by.is_none_or(|(goal, deadline)| self.guarded.flush(goal, deadline));
+                let is_flushed = by.is_none_or(|deadline| self.guarded.flush(goal, deadline));
                 queue = lock(&self.queue);
+                let flushes = queue.flushes(goal);
                 if !is_flushed {
-                    queue.flush_failed = asked;
+                    flushes.failed = asked;
                 }
-                queue.flushes_done = asked;
+                flushes.done = asked;
                 self.done.notify_all();
             } else if queue.is_closing && !is_flushed_at_last {
                 drop(queue);
@@ -327,11 +376,16 @@ impl Worker {
 
     fn deliver(&self, delivery: Shared, environment: &Environment) {
         let part = delivery.get().part();
+        let before_ns = if environment.is_weighed { thread_ns() } else { 0 };
         let timeline = environment.anchors.fresh_now();
         let events = delivery.get().events;
         let facts = BatchFacts { timeline, process: (environment.process)(), sampler: environment.sampler };
         self.guarded.batch(&Batch::new(part, events, facts), events);
         delivery.recycle();
+        if environment.is_weighed {
+            self.busy_ns.fetch_add(thread_ns().saturating_sub(before_ns), Relaxed);
+            self.served.fetch_add(events, Relaxed);
+        }
         buffer::stock_pool();
     }
 }

@@ -1,6 +1,9 @@
 //! Many records of one thread and one context, as a reporter gets them.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    sync::Arc,
+};
 
 use super::{metric::Metric, timing::Timing};
 use crate::{
@@ -20,6 +23,8 @@ pub(crate) struct Source<'a> {
     pub(crate) sampler: Sampler,
     timeline: OnceCell<Timeline>,
     anchors: Option<&'a Anchors>,
+    /// The newest trace id that was computed, and of which root: neighbours mostly share theirs.
+    newest_trace: Cell<Option<(u32, u128)>>,
 }
 
 impl<'a> Source<'a> {
@@ -34,7 +39,8 @@ impl<'a> Source<'a> {
 
     fn without_line(part: Part<'a>, sampler: Sampler) -> Self {
         let Part { flows, thread, prefix, .. } = part;
-        Self { flows, thread, prefix, sampler, timeline: OnceCell::new(), anchors: None }
+        let newest_trace = Cell::new(None);
+        Self { flows, thread, prefix, sampler, timeline: OnceCell::new(), anchors: None, newest_trace }
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {
@@ -51,7 +57,15 @@ impl<'a> Source<'a> {
                 return flow.trace_id;
             }
         }
-        trace_id(self.prefix, record.root())
+        let root = record.root();
+        match self.newest_trace.get() {
+            Some((known, id)) if known == root => id,
+            _ => {
+                let id = trace_id(self.prefix, root);
+                self.newest_trace.set(Some((root, id)));
+                id
+            }
+        }
     }
 
     pub(crate) fn span_id(&self, record: &Record<'_>, sequence: u32) -> u64 {

@@ -138,7 +138,13 @@ impl<'a> Timing<'a> {
         Items(self.record.items())
             .filter(|item| item.tag == tag::DROPPED)
             .map(|item| item.payload.first().copied().unwrap_or(0))
-            .sum()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Whether there is nothing but attributes: no point event, no link, nothing dropped, no error type. True of most scopes;
+    /// an encoder that asks saves itself a look for each of them.
+    pub fn has_only_attributes(&self) -> bool {
+        Items(self.record.items()).all(|item| item.is_attribute())
     }
 
     /// The trace that the scope belongs to; never zero.
@@ -196,17 +202,13 @@ impl<'a> Attributes<'a> {
         self.all.filter(|item| item.key.text() == key).filter_map(|item| item.value()).last()
     }
 
-    fn newest(&self, key: Name) -> Option<Value<'a>> {
-        self.all.filter(|item| item.key == key).filter_map(|item| item.value()).last()
-    }
-
     fn seen_before(&self, key: Name) -> bool {
         let before = self.all.0.len() - self.rest.0.len();
         let mut items = self.all;
         while self.all.0.len() - items.0.len() < before {
             match items.next() {
                 // The item under consideration itself is the last one before `rest`.
-                Some(item) if item.key == key && item.value().is_some() => {
+                Some(item) if item.key == key && item.is_attribute() => {
                     return self.all.0.len() - items.0.len() < before;
                 }
                 Some(_) => {}
@@ -223,8 +225,9 @@ impl<'a> Iterator for Attributes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let item = self.rest.next()?;
-            if item.value().is_some() && !self.seen_before(item.key) {
-                return Some((item.key.text(), self.newest(item.key)?));
+            if item.is_attribute() && !self.seen_before(item.key) {
+                let later = self.rest.filter(|later| later.key == item.key && later.is_attribute()).last();
+                return Some((item.key.text(), later.unwrap_or(item).value()?));
             }
         }
     }

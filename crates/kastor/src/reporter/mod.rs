@@ -203,15 +203,6 @@ pub(crate) enum Goal {
     Durable,
     /// To where the reporter sends them.
     Delivered,
-    /// Two flushes in one.
-    Both,
-}
-
-impl Goal {
-    /// What fulfils two goals.
-    pub(crate) fn and(self, other: Self) -> Self {
-        if self == other { self } else { Self::Both }
-    }
 }
 
 /// A reporter behind its boundary.
@@ -221,6 +212,7 @@ pub struct Guarded {
     name: &'static str,
     ledger: Ledger,
     failures: AtomicU64,
+    suspensions: AtomicU64,
     suspension: Suspension,
 }
 
@@ -231,6 +223,7 @@ impl Guarded {
             name: type_name::<R>(),
             ledger: Ledger::default(),
             failures: AtomicU64::new(0),
+            suspensions: AtomicU64::new(0),
             suspension: Suspension::default(),
         }
     }
@@ -249,7 +242,7 @@ impl Guarded {
     }
 
     pub(crate) fn start(&self, aggregates: Aggregates) {
-        self.call(0, 0, |reporter| {
+        self.call(false, 0, 0, |reporter| {
             reporter.start(aggregates);
             Ok(())
         });
@@ -261,7 +254,7 @@ impl Guarded {
 
     /// One event, inline.
     pub(crate) fn timing(&self, event: &Timing<'_>) {
-        self.call(0, 1, |reporter| {
+        self.call(true, 0, 1, |reporter| {
             reporter.record_timing(event);
             Ok(())
         });
@@ -269,7 +262,7 @@ impl Guarded {
 
     /// One event, inline. A call of an aggregated instrument is no event of the accounts.
     pub(crate) fn metric(&self, event: &Metric<'_>, events: u64) {
-        self.call(0, events, |reporter| {
+        self.call(true, 0, events, |reporter| {
             reporter.record_metric(event);
             Ok(())
         });
@@ -277,20 +270,19 @@ impl Guarded {
 
     /// A batch of so many events.
     pub(crate) fn batch(&self, batch: &Batch<'_>, events: u64) {
-        self.call(events, events, |reporter| reporter.record_batch(batch));
+        self.call(true, events, events, |reporter| reporter.record_batch(batch));
     }
 
     pub(crate) fn aggregates(&self, snapshot: &Snapshot<'_>) {
-        self.call(0, 0, |reporter| reporter.record_aggregates(snapshot));
+        self.call(false, 0, 0, |reporter| reporter.record_aggregates(snapshot));
     }
 
     /// Whether nothing is held back; one that is left out holds nothing.
     pub(crate) fn flush(&self, goal: Goal, deadline: Deadline) -> bool {
         self.suspension.is_on()
-            || self.call(0, 0, |reporter| match goal {
+            || self.call(false, 0, 0, |reporter| match goal {
                 Goal::Durable => reporter.persist(deadline),
                 Goal::Delivered => reporter.flush(deadline),
-                Goal::Both => reporter.persist(deadline).and(reporter.flush(deadline)),
             })
     }
 
@@ -336,13 +328,22 @@ impl Guarded {
     /// Forgets the past, in a forked child.
     pub(crate) fn reset(&self) {
         self.ledger.reset();
+        self.failures.store(0, Relaxed);
+        self.suspensions.store(0, Relaxed);
+        self.suspension.recover();
     }
 
-    /// The boundary: suspension, containment, accounts: events that count as delivered if the call succeeds, and as
-    /// dropped if not. Returns whether it succeeded.
+    /// The boundary: suspension, containment, accounts: whether it is about events, how many count as delivered if the call
+    /// succeeds, and as dropped if not. Returns whether it succeeded.
     #[inline]
-    fn call(&self, delivered: u64, events: u64, f: impl FnOnce(&dyn Reporter) -> Result<(), Error>) -> bool {
-        if !self.suspension.lets_pass(now_ns) {
+    fn call(
+        &self,
+        is_event: bool,
+        delivered: u64,
+        events: u64,
+        f: impl FnOnce(&dyn Reporter) -> Result<(), Error>,
+    ) -> bool {
+        if !self.suspension.lets_pass(is_event, now_ns) {
             self.ledger.dropped(DropReason::ReporterSuspended, events);
             return false;
         }
@@ -352,14 +353,14 @@ impl Guarded {
                 if delivered > 0 {
                     self.ledger.delivered(delivered);
                 }
-                if self.suspension.succeed() {
+                if self.suspension.succeed(is_event) && is_told(self.suspensions.load(Relaxed)) {
                     log_contained(|| log::warn!(target: "kastor", "reporter {} works again", self.name));
                 }
                 true
             }
-            Ok(Err(error)) => self.fail(events, &error.to_string()),
+            Ok(Err(error)) => self.fail(is_event, events, &error.to_string()),
             Err(panic) => {
-                let fails = self.fail(events, &panic_text(&*panic));
+                let fails = self.fail(is_event, events, &panic_text(&*panic));
                 drop_contained(panic);
                 fails
             }
@@ -368,12 +369,12 @@ impl Guarded {
 
     #[cold]
     #[inline(never)]
-    fn fail(&self, events: u64, why: &str) -> bool {
+    fn fail(&self, is_event: bool, events: u64, why: &str) -> bool {
         self.ledger.dropped(DropReason::ReporterFailed, events);
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
-        let in_a_row = self.suspension.fail(now_ns);
-        // The first three, then each time the count has doubled, and when it is left out.
-        if failures <= 3 || failures.is_power_of_two() || in_a_row == FAILURES {
+        let in_a_row = self.suspension.fail(is_event, now_ns);
+        let is_left_out = in_a_row == FAILURES && is_told(self.suspensions.fetch_add(1, Relaxed) + 1);
+        if is_told(failures) || is_left_out {
             let why = crate::escape::escaped(why);
             let suspended = if in_a_row >= FAILURES { "; it is left out for a while" } else { "" };
             log_contained(|| {
@@ -391,6 +392,11 @@ impl Drop for Guarded {
             drop_contained(panic);
         }
     }
+}
+
+/// What happens for the so-manieth time is told the first three times, then each time their number has doubled.
+fn is_told(times: u64) -> bool {
+    times <= 3 || times.is_power_of_two()
 }
 
 /// The program's logger may panic too.

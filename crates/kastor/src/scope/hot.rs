@@ -3,35 +3,44 @@
 //!
 //! Justified by the `on_*` and `off_*` cases of the benchmark.
 
-use std::{ptr, thread::panicking};
+use std::{hint::black_box, thread::panicking};
 
-use super::{Scope, cold};
+use super::{Scope, cold, fill};
 use crate::{
     buffer,
     callsite::{self, Callsite, Key},
     clock::raw_ticks,
     name::{Path, known_path},
     record, stack,
-    sync::Ordering::*,
-    thread::{Block, Cursor, Frame, HOT_MASK, ItemBuffer, Lane, block, flag, lane_flag},
-    value::{Value, head, tag},
+    sync::{Ordering::*, own},
+    thread::{Block, Cursor, Frame, HOT_MASK, ItemBuffer, Lane, TaggedItems, VACANT, block, flag, lane_flag, put},
+    value::Value,
 };
 
 /// Whether a scope of this callsite is to be opened: only then are its attributes evaluated.
 #[inline(always)]
 pub fn is_on(site: &'static Callsite) -> bool {
-    match site.state() {
-        callsite::OFF => false,
-        callsite::ON if has_lane() => true,
-        _ => cold::is_wanted(None, site),
+    let state = site.state();
+    if state == callsite::OFF {
+        return false;
     }
+    // A function for each, or the compiler makes one condition of two, of more instructions.
+    if (state as i8) < 0 {
+        return is_wanted_here(site);
+    }
+    has_lane() || cold::is_wanted(None, site)
 }
 
-/// Whether the lane at hand is one into a context that is on.
+#[cold]
+#[inline(never)]
+fn is_wanted_here(site: &'static Callsite) -> bool {
+    cold::is_wanted(None, site)
+}
+
+/// Whether this thread has looked its lane into the current context up. The callsite being on, no context is off.
 #[inline(always)]
-fn has_lane() -> bool {
-    // SAFETY: the vacant cursor or one of a lane of this thread.
-    block(|t| unsafe { &*t.lane.get() }.flags.load(Relaxed) & (lane_flag::VACANT | lane_flag::OFF) == 0)
+pub(crate) fn has_lane() -> bool {
+    block(|t| t.lane.get() != &raw const VACANT)
 }
 
 /// Opens the scope of a callsite in the current context.
@@ -42,11 +51,15 @@ pub fn open(site: &'static Callsite) -> Scope {
 
 /// Opens the scope of a callsite that is on, with attributes.
 #[inline(always)]
-pub fn open_with<const N: usize>(site: &'static Callsite, values: &[Value<'_>; N]) -> Scope {
-    let items = fill(site.keys(), values);
+pub fn open_with<const N: usize>(
+    (site, keys): (&'static Callsite, &'static [Key; N]),
+    values: &[Value<'_>; N],
+) -> Scope {
+    let items = fill(keys, values);
     if items.is_null() {
-        // A copy: then the values themselves need no place in memory on the usual way.
-        let values = *values;
+        // A copy that the compiler cannot see through: then the values themselves need no place in memory on the usual
+        // way.
+        let values = black_box(*values);
         return cold::open(None, cold::Wanted::Site(site), &values);
     }
     open_filled(site, items)
@@ -62,7 +75,7 @@ fn open_here(site: &'static Callsite) -> Scope {
 fn open_usual(site: &'static Callsite) -> Scope {
     block(|t| {
         let Some((cursor, frame, parent)) = usual(t) else { return open_cold(site) };
-        match site.cached(parent.path.load(Relaxed)) {
+        match site.cached(parent.path()) {
             Some(path) => {
                 stack::push(t, frame, parent, path, cursor.word, raw_ticks);
                 Scope::in_lane(frame, cursor)
@@ -95,17 +108,15 @@ fn open_cold(site: &'static Callsite) -> Scope {
     cold::open(None, cold::Wanted::Site(site), &[])
 }
 
-#[inline(never)]
-fn open_filled(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
-    if panicking() { open_filled_cold(site, items) } else { open_filled_usual(site, items) }
-}
-
-#[inline(never)]
-fn open_filled_usual(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
+#[inline(always)]
+fn open_filled(site: &'static Callsite, items: TaggedItems) -> Scope {
+    if panicking() {
+        return open_filled_cold(site, items);
+    }
     block(|t| {
         if let Some((cursor, frame, parent)) = usual(t) {
-            if let Some(path) = site.cached(parent.path.load(Relaxed)) {
-                stack::push(t, frame, parent, path, cursor.word | flag::ITEMS, raw_ticks);
+            if let Some(path) = site.cached(parent.path()) {
+                stack::push(t, frame, parent, path, cursor.word_with_items, raw_ticks);
                 return Scope::with_items_in(frame, items);
             }
         }
@@ -115,9 +126,9 @@ fn open_filled_usual(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
 
 /// Opens without the items first. Not in itself slow: a callsite below several parents comes this way.
 #[inline(never)]
-fn open_filled_cold(site: &'static Callsite, items: *mut ItemBuffer) -> Scope {
+fn open_filled_cold(site: &'static Callsite, items: TaggedItems) -> Scope {
     let scope = open_here(site);
-    scope.adopt(items);
+    scope.adopt(ItemBuffer::untagged(items));
     scope
 }
 
@@ -150,7 +161,7 @@ fn close_usual(frame: *const Frame, extra: *mut ()) {
         }
         // SAFETY: it is current, so it is an open frame of this thread.
         let this = unsafe { &*frame };
-        if this.word.get() & HOT_MASK != 0 {
+        if this.word.own() & HOT_MASK != 0 {
             return close_flagged(frame, extra, end);
         }
         // SAFETY: without flags `extra` is the lane that the scope was opened in, which lives until the thread ends.
@@ -216,142 +227,75 @@ fn close_inline(frame: *const Frame, extra: *mut (), end: u64) {
     });
 }
 
-/// A scope that carries items and is otherwise usual: the record is its fixed part and a copy of them.
+/// A scope with flags: nearly always one that carries a few items and is otherwise usual.
 #[inline(never)]
 fn close_flagged(frame: *const Frame, extra: *mut (), end: u64) {
+    if !close_with_items::<true>(frame, extra, end) {
+        close_long(frame, extra, end);
+    }
+}
+
+/// A scope with more items, or whatever else it may be.
+#[inline(never)]
+fn close_long(frame: *const Frame, extra: *mut (), end: u64) {
+    if !close_with_items::<false>(frame, extra, end) {
+        cold::close(frame, extra, end);
+    }
+}
+
+/// Closes a scope that carries items and is otherwise usual: the record is its fixed part and a copy of them, if they
+/// are `FEW`, of a whole stride. Returns whether it did.
+#[inline(always)]
+fn close_with_items<const FEW: bool>(frame: *const Frame, extra: *mut (), end: u64) -> bool {
     block(|t| {
         // SAFETY: current, as the caller found.
         let this = unsafe { &*frame };
+        if this.word.own() & HOT_MASK != flag::ITEMS {
+            return false;
+        }
         // SAFETY: within the list, since the frame carries the number of a lane that is in place.
-        let lane = unsafe { &**t.lanes.get().add(this.lane()) };
-        let cursor = &lane.cursor;
-        let start = this.start.load(Relaxed);
-        let duration = end.wrapping_sub(start);
+        let cursor = unsafe { &(**t.lanes.get().add(this.lane())).cursor };
+        let duration = end.wrapping_sub(this.start.load(Relaxed));
         let unusual = u64::from(cursor.flags.load(Relaxed)) | duration >> 32;
-        if this.word.get() & HOT_MASK != flag::ITEMS || unusual != 0 {
-            return cold::close(frame, extra, end);
+        if unusual != 0 {
+            return false;
         }
-        let items = extra.map_addr(|address| address & !1).cast::<ItemBuffer>();
-        // SAFETY: with the flag ITEMS alone the scope owns a buffer, and `extra` is its tagged address.
-        let buffer = unsafe { &mut *items };
         let position = cursor.position.load(Relaxed);
-        let items_words = buffer.item_words();
-        // Pairs are copied: there has to be room for one word more.
-        let room = (cursor.last.get() as isize).wrapping_sub(position as isize);
-        if !buffer.is_plain() || room <= (items_words * 8) as isize {
-            return cold::close(frame, extra, end);
+        // SAFETY: with the flag ITEMS alone `extra` is the held form of a buffer that the scope owns, whose items are
+        // whole.
+        let buffer = unsafe { &mut *ItemBuffer::untagged(extra) };
+        let copied_words = if FEW { ItemBuffer::STRIDE } else { buffer.item_words() };
+        if !buffer.has_at_most(copied_words) || position.wrapping_add(copied_words) > cursor.last.get() {
+            return false;
         }
-        let link = this.link.get();
-        // SAFETY: the link of an open frame is the base or a frame in place.
-        let parent = unsafe { &*link };
         let halves = position.cast::<u32>();
-        let words = record::WORDS + items_words;
-        // SAFETY: there is room for all words up to the end; only the owner touches them until they are published.
+        let words = record::WORDS + buffer.item_words();
+        // SAFETY: there is room for all words that are written, up to the end; only the owner touches them until they
+        // are published. The link of an open frame is the base or a frame in place.
         unsafe {
-            halves.write(this.path.load(Relaxed));
             halves.add(1).write(record::upper_head(record::flag::ITEMS, record::TIMING, words));
-            halves.add(2).write(this.span.load(Relaxed));
-            halves.add(3).write(parent.span.load(Relaxed));
-            halves.add(4).write(this.root.get());
+            halves.write(this.path());
             halves.add(5).write(duration as u32);
-            position.add(3).write(start);
-            buffer.copy_to(position.add(record::WORDS));
+            // Read again: to keep it would cost a register.
+            position.add(3).write(this.start.load(Relaxed));
+            halves.add(4).write(this.root.get());
+            halves.add(2).write(own(&this.span));
+            halves.add(3).write(own(&(*this.link.get()).span));
+            let to = position.add(record::WORDS);
+            if FEW {
+                buffer.copy_stride_to(to);
+            } else {
+                put(to, buffer.items());
+            }
             cursor.position.store(position.add(words), Release);
         }
-        stack::pop_to(t, this, link);
+        // As the start above, the link is read again.
+        stack::pop(t, this);
         t.last_tick.set(end);
-        buffer.clear_plain();
         buffer.next = t.items.get();
-        t.items.set(items);
-    });
-}
-
-/// Longest text that is copied here; longer ones take the cold way.
-const SHORT_BYTES: usize = 64;
-/// Words that an attribute needs at most, on the short way.
-const SHORT_WORDS: usize = 1 + SHORT_BYTES / 8;
-
-/// A buffer with the values in it; null if one of them is unusual. Inlined, so that the kinds of the values are known.
-#[inline(always)]
-pub(crate) fn fill<const N: usize>(keys: &'static [Key], values: &[Value<'_>; N]) -> *mut ItemBuffer {
-    if N * SHORT_WORDS > ItemBuffer::ROOM_WORDS || keys.len() != N {
-        return ptr::null_mut();
-    }
-    let is_short = |value: &Value<'_>| match value {
-        Value::U64(_) | Value::I64(_) | Value::F64(_) => true,
-        Value::Str(text) => text.len() <= SHORT_BYTES,
-        _ => false,
-    };
-    if !values.iter().all(is_short) {
-        return ptr::null_mut();
-    }
-    let items = block(|t| {
-        let items = t.items.get();
-        // SAFETY: null, or the first of a list of boxes that nobody else refers to.
-        if let Some(first) = unsafe { items.as_ref() } {
-            t.items.set(first.next);
-        }
-        items
-    });
-    // SAFETY: just taken from the list; null is given up to the caller.
-    let Some(buffer) = (unsafe { items.as_mut() }) else { return items };
-    let mut at = buffer.room();
-    for (key, value) in keys.iter().zip(values) {
-        // SAFETY: every value takes at most `SHORT_WORDS`, for all of which there is room.
-        unsafe {
-            at = match *value {
-                Value::U64(number) => push_number(at, head(key.name(), tag::U64, 8), number),
-                Value::I64(number) => push_number(at, head(key.name(), tag::I64, 8), number as u64),
-                Value::F64(number) => push_number(at, head(key.name(), tag::F64, 8), number.to_bits()),
-                Value::Str(text) => push_short(at, head(key.name(), tag::STR, text.len()), text.as_bytes()),
-                _ => at,
-            };
-        }
-    }
-    // SAFETY: everything before `at` was written just now.
-    unsafe { buffer.set_end(at, N as u32) };
-    items
-}
-
-#[inline(always)]
-unsafe fn push_number(at: *mut u64, head: u64, number: u64) -> *mut u64 {
-    // SAFETY: the caller has room for two words.
-    unsafe {
-        at.write(head);
-        at.add(1).write(number);
-        at.add(2)
-    }
-}
-
-/// Copies a short text, zero-padded to whole words.
-#[inline(always)]
-unsafe fn push_short(at: *mut u64, head: u64, text: &[u8]) -> *mut u64 {
-    let len = text.len();
-    let words = len.div_ceil(8);
-    // SAFETY: the caller has room for the head and all words; the source is read within its length only.
-    unsafe {
-        at.write(head);
-        let to = at.add(1);
-        let from = text.as_ptr();
-        if len >= 8 {
-            for word in 0..len / 8 {
-                to.add(word).write(from.add(word * 8).cast::<u64>().read_unaligned());
-            }
-            if len % 8 != 0 {
-                // The last eight bytes, shifted so that they begin where the whole words ended.
-                let last = from.add(len - 8).cast::<u64>().read_unaligned();
-                to.add(words - 1).write(last >> (8 * (8 - len % 8)));
-            }
-        } else if len >= 4 {
-            let low = u64::from(from.cast::<u32>().read_unaligned());
-            let high = u64::from(from.add(len - 4).cast::<u32>().read_unaligned());
-            to.write(low | high << (8 * (len - 4)));
-        } else if len > 0 {
-            let middle = u64::from(*from.add(len / 2)) << (8 * (len / 2));
-            to.write(u64::from(*from) | middle | u64::from(*from.add(len - 1)) << (8 * (len - 1)));
-        }
-        to.add(words)
-    }
+        t.items.set(extra);
+        true
+    })
 }
 
 /// What the cost of an open scope rests on, and that a lane begins with its cursor.

@@ -16,6 +16,7 @@
 mod cold;
 mod detached;
 mod hot;
+mod short;
 
 use std::{cell::Cell, error::Error as StdError, marker::PhantomData, ptr};
 
@@ -23,7 +24,8 @@ pub use self::hot::{is_on, open, open_with};
 pub(crate) use self::{
     cold::{checked, deliver_inline, is_awake},
     detached::Detached,
-    hot::fill,
+    hot::has_lane,
+    short::{SHORT_WORDS, fill, put_short},
 };
 use crate::{
     buffer,
@@ -32,7 +34,7 @@ use crate::{
     name::name,
     stack::{self, Attached, Carrier},
     sync::Ordering::Relaxed,
-    thread::{Block, Cursor, Frame, ItemBuffer, Lane, block, flag},
+    thread::{Block, Cursor, Frame, ItemBuffer, Lane, TaggedItems, block, flag},
     value::{Items, Value, push_value},
 };
 
@@ -63,9 +65,8 @@ impl Scope {
     }
 
     #[inline(always)]
-    fn with_items_in(frame: &Frame, items: *mut ItemBuffer) -> Self {
-        let extra = items.cast::<()>().map_addr(|address| address | 1);
-        Self { frame, extra: Cell::new(extra), not_send: PhantomData }
+    fn with_items_in(frame: &Frame, items: TaggedItems) -> Self {
+        Self { frame, extra: Cell::new(items), not_send: PhantomData }
     }
 
     fn deep(frame: &Frame, depth: u32) -> Self {
@@ -167,7 +168,7 @@ impl Scope {
     /// The items that `extra` points to, or null.
     #[inline(always)]
     fn items_of(extra: *mut ()) -> *mut ItemBuffer {
-        if extra.addr() & 3 == 1 { extra.map_addr(|address| address & !1).cast() } else { ptr::null_mut() }
+        if extra.addr() & 3 == 1 { ItemBuffer::untagged(extra) } else { ptr::null_mut() }
     }
 
     /// The depth that `extra` stands for, if it is one.
@@ -186,8 +187,10 @@ impl Scope {
                     // SAFETY: the scope owns the buffer from here on.
                     unsafe { (*items).depth = depth };
                 }
-                frame.word.set(frame.word.get() | flag::ITEMS);
-                self.extra.set(items.cast::<()>().map_addr(|address| address | 1));
+                // SAFETY: the scope owns the buffer from here on.
+                let unusual = if unsafe { (*items).is_plain() } { 0 } else { flag::UNUSUAL_ITEMS };
+                frame.set(flag::ITEMS | unusual);
+                self.extra.set(ItemBuffer::tagged(items));
             }
             // SAFETY: nobody uses it.
             None => block(|t| unsafe { buffer::give_back_items(t, items) }),
@@ -216,6 +219,9 @@ impl Scope {
             buffer.append(later);
             // SAFETY: as above.
             block(|t| unsafe { buffer::give_back_items(t, inner) });
+        }
+        if let Some(frame) = self.frame().filter(|_| !buffer.is_plain()) {
+            frame.set(flag::UNUSUAL_ITEMS);
         }
     }
 }
@@ -279,9 +285,8 @@ impl Carrier {
     /// Takes the current scope of this thread, of whatever context.
     pub fn current() -> Self {
         block(|t| {
-            // SAFETY: null before the thread is set up, else the base or an open frame.
-            let Some(frame) = (unsafe { t.current.get().as_ref() }) else { return Self::NONE };
-            cold::carrier(t, frame, stack::levels(t))
+            let frame = t.scope();
+            if frame.span.load(Relaxed) == 0 { Self::NONE } else { cold::carrier(t, frame, stack::levels(t)) }
         })
     }
 

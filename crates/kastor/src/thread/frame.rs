@@ -4,9 +4,9 @@
 //!  0  link   pointer to the frame of the enclosing scope; when unused, to the next unused frame
 //!  8  start  ticks
 //! 16  path   u32
-//! 20  span   u32, sequence number in this thread; 0 while unused
+//! 20  word   flags u8 | lane u8 | more flags u16
 //! 24  root   u32, sequence number of the outermost scope
-//! 28  word   flags u8 | lane u8 | more flags u16
+//! 28  span   u32, sequence number in this thread; 0 while unused
 //! ```
 //!
 //! The owner alone writes. Others read path, start, span and word to dump open scopes, hence atomics (plain moves on
@@ -18,7 +18,7 @@ use std::{cell::Cell, ptr};
 
 use crate::{
     name::Path,
-    sync::{AtomicU32, AtomicU64, Ordering::*, constant, fence},
+    sync::{AtomicU32, AtomicU64, Ordering::*, constant, fence, own},
 };
 
 /// An open scope.
@@ -27,9 +27,9 @@ pub(crate) struct Frame {
     pub(crate) link: Cell<*const Frame>,
     pub(crate) start: AtomicU64,
     pub(crate) path: AtomicU32,
-    pub(crate) span: AtomicU32,
-    pub(crate) root: Cell<u32>,
     pub(crate) word: Word,
+    pub(crate) root: Cell<u32>,
+    pub(crate) span: AtomicU32,
 }
 
 /// Written by the owner alone, but read by the dump.
@@ -39,6 +39,13 @@ impl Word {
     #[inline(always)]
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Relaxed)
+    }
+
+    /// The same for the owner only.
+    #[inline(always)]
+    pub(crate) fn own(&self) -> u32 {
+        // SAFETY: the owner alone writes it, and calls this.
+        unsafe { own(&self.0) }
     }
 
     #[inline(always)]
@@ -61,6 +68,8 @@ pub(crate) mod flag {
     pub(crate) const CLOSED: u32 = 16;
     /// No scope of this thread but a stand-in for one: attached from elsewhere, or opened before a fork.
     pub(crate) const STAND_IN: u32 = 32;
+    /// Of the items some were cut or left out, or the scope failed or is discarded.
+    pub(crate) const UNUSUAL_ITEMS: u32 = 64;
     /// Opened while the thread was unwinding already.
     pub(crate) const BORN_PANICKING: u32 = 128;
 
@@ -127,19 +136,46 @@ impl Frame {
         (is_open && seen() == (span, word)).then_some((path, start, lane_of(word)))
     }
 
+    /// Root and span as metric records hold them: root in the low half. Owner only.
+    #[inline(always)]
+    pub(crate) fn root_and_span(&self) -> u64 {
+        #[cfg(all(target_endian = "little", not(loom)))]
+        // SAFETY: the two stand side by side, and aligned, in the frame. Only the owner, which is this thread, writes
+        // them: a plain load of both at once races with nothing.
+        unsafe {
+            const { assert!(std::mem::offset_of!(Frame, root) == 24 && std::mem::offset_of!(Frame, span) == 28) };
+            ptr::from_ref(self).cast::<u64>().add(3).read()
+        }
+        #[cfg(not(all(target_endian = "little", not(loom))))]
+        {
+            u64::from(self.root.get()) | u64::from(self.span.load(Relaxed)) << 32
+        }
+    }
+
+    /// The path. Owner only.
+    #[inline(always)]
+    pub(crate) fn path(&self) -> u32 {
+        // SAFETY: the owner alone writes it, and calls this.
+        unsafe { own(&self.path) }
+    }
+
+    #[inline(always)]
     pub(crate) fn has(&self, flags: u32) -> bool {
-        self.word.get() & flags != 0
+        self.word.own() & flags != 0
     }
 
     pub(crate) fn set(&self, flags: u32) {
         self.word.set(self.word.get() | flags);
     }
 
+    /// The lane's number. Owner only.
+    #[inline(always)]
     pub(crate) fn lane(&self) -> usize {
-        lane_of(self.word.get())
+        lane_of(self.word.own())
     }
 }
 
+#[inline(always)]
 fn lane_of(word: u32) -> usize {
     (word >> flag::LANE_SHIFT & 0xff) as usize
 }

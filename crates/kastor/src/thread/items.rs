@@ -2,6 +2,8 @@
 //!
 //! The buffer leaves room for the record's fixed part in front of the items, so that closing completes it in place.
 
+use std::mem::MaybeUninit;
+
 use crate::{
     name::{Name, cut},
     record,
@@ -15,9 +17,13 @@ const MAX_KEPT_WORDS: usize = 1024;
 /// What one more item may need at most, and the count of dropped ones behind it.
 const MAX_ITEM_WORDS: usize = MAX_VALUE_BYTES / 8 + 2;
 
+/// A buffer as scopes and lists hold it: its address with bit 0 set; null for none. One form for both, so that nothing has
+/// to be set or taken away on the way from one to the other.
+pub(crate) type TaggedItems = *mut ();
+
 /// Items of one open scope. Buffers are linked while unused.
 pub(crate) struct ItemBuffer {
-    pub(crate) next: *mut ItemBuffer,
+    pub(crate) next: TaggedItems,
     words: Vec<u64>,
     items: u32,
     dropped: u32,
@@ -32,6 +38,8 @@ pub(crate) struct ItemBuffer {
 impl ItemBuffer {
     /// Words of items for which any unused buffer has room.
     pub(crate) const ROOM_WORDS: usize = 42;
+    /// Words of items that are copied at once: three numbers, or two short texts.
+    pub(crate) const STRIDE: usize = 6;
 
     pub(crate) fn new() -> Box<Self> {
         let mut words = Vec::with_capacity(FRONT_WORDS + Self::ROOM_WORDS);
@@ -46,6 +54,23 @@ impl ItemBuffer {
             error: String::new(),
             is_discarded: false,
         })
+    }
+
+    /// The form in which it is held.
+    pub(crate) fn tagged(buffer: *mut Self) -> TaggedItems {
+        buffer.wrapping_byte_add(1).cast()
+    }
+
+    /// The buffer of its held form, which is not null.
+    #[inline(always)]
+    pub(crate) fn untagged(held: TaggedItems) -> *mut Self {
+        held.wrapping_byte_sub(1).cast()
+    }
+
+    /// Makes an unused buffer, whose items may still be there, an empty one.
+    pub(crate) fn empty(&mut self) {
+        self.words.truncate(FRONT_WORDS);
+        self.items = 0;
     }
 
     /// Makes the buffer as new, but for its memory.
@@ -64,15 +89,14 @@ impl ItemBuffer {
         unsafe { self.words.as_mut_ptr().add(FRONT_WORDS) }
     }
 
-    /// Says how far the room was filled, with how many items.
+    /// Says how much of the room was filled, with how many items.
     ///
     /// # Safety
-    /// Everything from [`room`](Self::room) to `end` was written.
+    /// So many words from [`room`](Self::room) on were written.
     #[inline(always)]
-    pub(crate) unsafe fn set_end(&mut self, end: *const u64, items: u32) {
-        let len = (end as usize - self.words.as_ptr() as usize) / 8;
+    pub(crate) unsafe fn set_filled(&mut self, words: usize, items: u32) {
         // SAFETY: as the caller says; the fixed part before was initialised when the buffer was made.
-        unsafe { self.words.set_len(len) };
+        unsafe { self.words.set_len(FRONT_WORDS + words) };
         self.items = items;
     }
 
@@ -88,31 +112,25 @@ impl ItemBuffer {
         self.words.len().wrapping_sub(FRONT_WORDS)
     }
 
-    /// Copies the items to `to`, word by word: they were written so just now, and wider loads would have to wait for
-    /// the processor to merge its pending stores.
-    ///
-    /// # Safety
-    /// There is room for [`item_words`](Self::item_words).
+    /// Whether there are at most so many words of items.
     #[inline(always)]
-    pub(crate) unsafe fn copy_to(&self, to: *mut u64) {
-        // SAFETY: the fixed part's words are always there, and everything up to the length was written.
-        unsafe {
-            let (mut from, mut to) = (self.words.as_ptr().add(FRONT_WORDS), to);
-            let end = self.words.as_ptr().add(self.words.len());
-            while from < end {
-                // Volatile, or else the compiler makes wide moves or a call of it.
-                to.write_volatile(from.read());
-                (from, to) = (from.add(1), to.add(1));
-            }
-        }
+    pub(crate) fn has_at_most(&self, words: usize) -> bool {
+        self.words.len() <= FRONT_WORDS + words
     }
 
-    /// [`clear`](Self::clear) for a plain buffer of a short record.
+    /// Copies a stride to `to`: items, and whatever is behind them.
+    ///
+    /// # Safety
+    /// There is room for it.
     #[inline(always)]
-    pub(crate) fn clear_plain(&mut self) {
-        // SAFETY: shorter than before: the fixed part is always there.
-        unsafe { self.words.set_len(FRONT_WORDS) };
-        self.items = 0;
+    pub(crate) unsafe fn copy_stride_to(&self, to: *mut u64) {
+        type Stride = [MaybeUninit<u64>; ItemBuffer::STRIDE];
+        // SAFETY: every buffer has memory for a stride behind the fixed part; what was not written there need not be to
+        // be copied.
+        unsafe {
+            let from = self.words.as_ptr().add(FRONT_WORDS).cast::<Stride>();
+            to.cast::<Stride>().copy_from_nonoverlapping(from, 1);
+        }
     }
 
     /// Puts another buffer's items behind, if they find room.

@@ -53,10 +53,14 @@ pub(crate) struct Cursor {
     pub(crate) flags: AtomicU32,
     /// The lane's number, where frames carry it.
     pub(crate) word: u32,
+    /// The same with the flag of a scope that is opened with attributes.
+    pub(crate) word_with_items: u32,
     /// Where the next record goes; everything before it is published.
     pub(crate) position: AtomicPtr<u64>,
     /// The last place where a record without extras fits; before the chunk if none does.
     pub(crate) last: Cell<*mut u64>,
+    /// Metric records since the chunk was begun, and the words of them: number << 32 | words. Owner only.
+    pub(crate) metrics: Cell<u64>,
     /// One slot per metric callsite and handle.
     pub(crate) cells: Cell<*const CellSlot>,
     /// Slots that may be used without asking: none while the lane is off or serves inline reporters. Others set it to 0.
@@ -65,7 +69,7 @@ pub(crate) struct Cursor {
     pub(crate) context_id: u64,
 }
 
-// SAFETY: `last` and `cells` belong to the owning thread; the vacant cursor's are never written.
+// SAFETY: `last`, `metrics` and `cells` belong to the owning thread; the vacant cursor's are never written.
 unsafe impl Sync for Cursor {}
 // SAFETY: as above.
 unsafe impl Send for Cursor {}
@@ -75,8 +79,10 @@ global! {
     pub(crate) static VACANT: Cursor = Cursor {
         flags: AtomicU32::new(lane_flag::VACANT),
         word: 0,
+        word_with_items: super::flag::ITEMS,
         position: AtomicPtr::new(ptr::null_mut()),
         last: Cell::new(ptr::null_mut()),
+        metrics: Cell::new(0),
         cells: Cell::new(ptr::null()),
         cells_len: AtomicU32::new(0),
         context_id: 0,
@@ -216,6 +222,8 @@ pub(crate) trait Sink: Send + Sync {
     fn is_strict(&self) -> bool;
     /// Aggregates the records; returns how many there are.
     fn absorb(&self, part: Part<'_>) -> u64;
+    /// The same for so many metric records, of which only the number matters.
+    fn absorb_metrics(&self, metrics: u64);
     /// Whether anyone takes deliveries.
     fn takes_deliveries(&self) -> bool;
     /// Whether a delivery finds room, where reporters are to be waited for; without such, always.
@@ -275,6 +283,18 @@ impl Cursor {
         self.cells_len.store(0, Relaxed);
     }
 
+    /// Counts a metric record of so many words. Owner only.
+    #[inline(always)]
+    pub(crate) fn count_metric(&self, words: usize) {
+        self.metrics.set(self.metrics.get().wrapping_add(1 << 32 | words as u64));
+    }
+
+    /// The number of records in the chunk, if these words of it, from its start, are metric records alone. Owner only.
+    pub(crate) fn only_metrics(&self, words: usize) -> Option<u64> {
+        let metrics = self.metrics.get();
+        (metrics as u32 as usize == words).then_some(metrics >> 32)
+    }
+
     /// Bytes between the position and the end. Owner only.
     #[inline]
     pub(crate) fn left(&self) -> usize {
@@ -295,8 +315,10 @@ impl Lane {
             cursor: Cursor {
                 flags: AtomicU32::new(sink.lane_flags()),
                 word: u32::from(number) << super::flag::LANE_SHIFT,
+                word_with_items: u32::from(number) << super::flag::LANE_SHIFT | super::flag::ITEMS,
                 position: AtomicPtr::new(words),
                 last: Cell::new(words.wrapping_add(chunk.capacity()).wrapping_sub(record::WORDS)),
+                metrics: Cell::new(0),
                 cells: Cell::new(ptr::null()),
                 cells_len: AtomicU32::new(0),
                 context_id: sink.id(),

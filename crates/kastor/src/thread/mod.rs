@@ -9,10 +9,12 @@
 //!   current ──────────────────▶   link ──▶ the scope around it            flags, position, end   the chunk's cursor
 //!   free    ──▶ unused frames     start, path, span, root                 cells                  metric cells
 //!   lane    ──▶ current lane      word = flags | lane                    claim: Mutex<Claim>    the chunk itself
+//!   hot_slots   metric cells
 //! ```
 
 mod chunk;
 mod frame;
+mod hot_slots;
 mod items;
 mod lane;
 
@@ -28,13 +30,14 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed};
 pub(crate) use self::{
     chunk::{Chunk, FLOW_WORDS, Flow, MAX_CHUNK_WORDS, MIN_CHUNK_WORDS, put},
     frame::{Frame, HOT_MASK, Segment, flag},
-    items::{FRONT_WORDS, ItemBuffer},
+    hot_slots::HotSlots,
+    items::{FRONT_WORDS, ItemBuffer, TaggedItems},
     lane::{Call, CellSlot, CellWanted, Claim, Cursor, Delivery, Lane, Part, Sink, VACANT, lane_flag},
 };
 
-/// What the current thread knows. One cache line and a little more.
+/// What the current thread knows. Two cache lines, and the slots of metric cells.
 pub(crate) struct Block {
-    /// Innermost open scope of this flow; `base` when there is none.
+    /// Innermost open scope of this flow; `base` when there is none, and a stand-in for that until the thread is set up.
     pub(crate) current: Cell<*const Frame>,
     /// Frames that wait to be used, linked.
     pub(crate) free: Cell<*const Frame>,
@@ -46,7 +49,7 @@ pub(crate) struct Block {
     pub(crate) lanes: Cell<*const *const Lane>,
     pub(crate) lanes_len: Cell<u32>,
     /// Item buffers that wait to be used, linked.
-    pub(crate) items: Cell<*mut ItemBuffer>,
+    pub(crate) items: Cell<TaggedItems>,
     /// Levels of `current`, kept only while its path ends at the limits; see `stack::levels`.
     pub(crate) deep_levels: Cell<u32>,
     /// Closed scopes that wait under open ones.
@@ -66,12 +69,22 @@ pub(crate) struct Block {
     /// Stands for "no scope is open". Its `root` is the next sequence number: a scope that is opened under it takes that
     /// for its root, like any child takes its parent's.
     pub(crate) base: Frame,
+    /// Metric cells of the current lane.
+    pub(crate) hot_slots: HotSlots,
 }
+
+/// What `Block::current` points to before the thread is set up: no scope, like the base.
+static NOT_SET_UP: NotSetUp = NotSetUp(Frame::new());
+
+struct NotSetUp(Frame);
+
+// SAFETY: nobody writes it.
+unsafe impl Sync for NotSetUp {}
 
 thread_local! {
     static BLOCK: Block = const {
         Block {
-            current: Cell::new(ptr::null()),
+            current: Cell::new(&raw const NOT_SET_UP.0),
             free: Cell::new(ptr::null()),
             lane: Cell::new(&raw const lane::VACANT),
             thread: Cell::new(ptr::null()),
@@ -87,6 +100,7 @@ thread_local! {
             pins: Cell::new(0),
             chosen: Cell::new(ptr::null()),
             base: Frame::base(),
+            hot_slots: HotSlots::new(),
         }
     };
 }
@@ -156,9 +170,21 @@ impl Block {
     /// The newest tick that this thread read: its last scope's end or its current scope's start.
     #[inline(always)]
     pub(crate) fn newest_tick(&self) -> u64 {
-        // SAFETY: null before the thread is set up, else the base or an open frame.
-        let start = unsafe { self.current.get().as_ref() }.map_or(0, |frame| frame.start.load(Relaxed));
-        self.last_tick.get().max(start)
+        self.last_tick.get().max(self.scope().start.load(Relaxed))
+    }
+
+    /// The innermost open scope, or what stands for none.
+    #[inline(always)]
+    pub(crate) fn scope(&self) -> &Frame {
+        // SAFETY: the base, or what stands for it before the thread is set up, or an open frame of this thread.
+        unsafe { &*self.current.get() }
+    }
+
+    /// Makes another lane the current one.
+    pub(crate) fn set_lane(&self, lane: *const Cursor) {
+        if self.lane.replace(lane) != lane {
+            self.hot_slots.clear();
+        }
     }
 }
 
@@ -189,7 +215,14 @@ pub struct Thread {
     pub(crate) segments: Mutex<Vec<Segment>>,
     /// Its lanes, for those who claim what was published.
     pub(crate) lanes: Mutex<Vec<Arc<Lane>>>,
+    /// The slots in its block, in place as long as a lane is in the list; null if nothing runs on it here.
+    pub(crate) hot_slots: *const HotSlots,
 }
+
+// SAFETY: the slots may be emptied from any thread; see `buffer::set_lane_flags`, which alone reaches them from others.
+unsafe impl Send for Thread {}
+// SAFETY: as above.
+unsafe impl Sync for Thread {}
 
 impl std::fmt::Debug for Thread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -201,7 +234,8 @@ impl Thread {
     pub(crate) fn current(prefix: u64) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let thread = Self::kept(NEXT.fetch_add(1, Relaxed), os_id(), std::thread::current().name().unwrap_or(""));
-        Self { is_own: IS_OWN.with(Cell::get), prefix: AtomicU64::new(prefix), ..thread }
+        let hot_slots = block(|t| &raw const t.hot_slots);
+        Self { is_own: IS_OWN.with(Cell::get), prefix: AtomicU64::new(prefix), hot_slots, ..thread }
     }
 
     /// The identity of a thread whose records were kept; nothing runs on it here.
@@ -215,6 +249,7 @@ impl Thread {
             epoch: AtomicU32::new(0),
             segments: Mutex::new(Vec::new()),
             lanes: Mutex::new(Vec::new()),
+            hot_slots: ptr::null(),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! What the models of lanes see instead of the library's `thread`: the real lane and frame, and chunks whose every word
+//! What the models of lanes see instead of the library's `thread`: the real lane and slots of cells, and chunks whose every word
 //! loom watches.
 
 pub(crate) mod frame {
     pub(crate) mod flag {
+        pub(crate) const ITEMS: u32 = 4;
         pub(crate) const LANE_SHIFT: u32 = 8;
     }
 }
+#[path = "../../src/thread/hot_slots.rs"]
+mod hot_slots;
 #[path = "../../src/thread/lane.rs"]
 #[allow(dead_code, reason = "the models use what appends, claims and switches")]
 mod lane;
@@ -16,6 +19,7 @@ use loom::{cell::UnsafeCell, sync::atomic::AtomicU64};
 
 pub(crate) use self::{
     frame::flag,
+    hot_slots::HotSlots,
     lane::{Call, CellSlot, CellWanted, Claim, Delivery, Lane, Part, Sink, lane_flag},
 };
 

@@ -104,6 +104,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), NotPassed> {
+        let asked = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
+        asked.map_err(|error| NotPassed::failed(format!("kill: {error}")))?;
+        wait_for("a server to end", || Ok(self.child.try_wait().ok().flatten())).map(drop)
+    }
+
     /// Everything it has printed so far.
     pub(crate) fn log_text(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -152,24 +159,30 @@ impl Rotel {
         Self::start_on(place, (free_port()?, free_port()?), &folder, more)
     }
 
-    /// Starts one on these ports for gRPC and HTTP, with its log in `folder`: again, after it was stopped.
-    pub(crate) fn start_on(
+    /// Starts one on these ports for gRPC and HTTP, with its log in `folder`.
+    fn start_on(place: &Place, ports: (u16, u16), folder: &Path, more: &[&str]) -> Result<Self, NotPassed> {
+        let mut all = more.to_vec();
+        if !more.contains(&"--exporter") {
+            all.extend(["--exporter", "blackhole"]);
+        }
+        for signal in ["traces", "metrics", "logs"] {
+            all.extend(["--debug-log", signal]);
+        }
+        all.extend(["--debug-log-verbosity", "detailed"]);
+        Self::start_quietly_on(place, ports, folder, &all)
+    }
+
+    /// The same without a word on what it takes; also again, after it was stopped.
+    pub(crate) fn start_quietly_on(
         place: &Place,
         (grpc, http): (u16, u16),
         folder: &Path,
-        more: &[&str],
+        arguments: &[&str],
     ) -> Result<Self, NotPassed> {
         let mut program = Command::new(Self::program(place)?);
         program.arg("start");
         program.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
-        program.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]);
-        if !more.contains(&"--exporter") {
-            program.args(["--exporter", "blackhole"]);
-        }
-        for signal in ["traces", "metrics", "logs"] {
-            program.args(["--debug-log", signal]);
-        }
-        program.args(["--debug-log-verbosity", "detailed"]).args(more);
+        program.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]).args(arguments);
         let server = Server::start(program, folder.join("rotel.log"), &[grpc, http])?;
         Ok(Self { grpc, http, server })
     }

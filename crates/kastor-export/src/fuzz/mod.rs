@@ -1,7 +1,19 @@
 //! What the fuzz targets run, and the tests that stand in for them: each takes any bytes, looks at all that can be seen
 //! in them, and panics if something does not hold. No part of the interface: it changes without notice.
 
+mod records;
+mod redaction;
+mod replay;
+mod trace_context;
+
 use std::{collections::HashSet, io, path::Path};
+
+pub use self::{
+    records::records,
+    redaction::redaction,
+    replay::{repair, replay},
+    trace_context::trace_context,
+};
 
 use crate::{
     capture::{Aggregate, Attribute, Block, Part, Reader, Record, StoredValue},
@@ -132,7 +144,19 @@ pub fn prometheus_accept(text: &str) {
 /// Any bytes as what a collector answers, in every form, and as a request that comes back from disk to be sent as JSON.
 #[cfg(feature = "otlp")]
 pub fn otlp(bytes: &[u8]) {
-    crate::otlp::fuzz(bytes);
+    crate::otlp::fuzz_answers(bytes);
+}
+
+/// Any bytes as what a collector sends over HTTP, its head included.
+#[cfg(feature = "otlp")]
+pub fn http(bytes: &[u8]) {
+    crate::otlp::fuzz_http(bytes);
+}
+
+/// Any text as environment variables, `NAME=value` a line; and as a certificate.
+#[cfg(feature = "otlp")]
+pub fn environment(text: &str) {
+    crate::otlp::fuzz_environment(text);
 }
 
 /// The same bytes with the checksums right of all that looks like a frame, as an enemy would have them.
