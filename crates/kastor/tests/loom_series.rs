@@ -110,6 +110,17 @@ mod thread {
     impl Cursor {
         pub(crate) fn offer(&self, _: &[CellSlot]) {}
     }
+    pub(crate) struct HotSlots;
+
+    impl HotSlots {
+        pub(crate) fn clear(&self) {}
+    }
+    pub(crate) struct Block {
+        pub(crate) hot_slots: HotSlots,
+    }
+    pub(crate) fn block<R>(f: impl FnOnce(&Block) -> R) -> R {
+        f(&Block { hot_slots: HotSlots })
+    }
 }
 mod value {
     use crate::name::Name;
@@ -159,6 +170,15 @@ fn a_counter_s_sum_is_that_of_some_moment_and_in_the_end_of_all() {
         let (seen, all) = seen_while(Cell::new(&[]), |cell| [1, 2].into_iter().for_each(|it| cell.add_unsigned(it)));
         assert!(seen.calls <= 2 && [0, 1, 3].contains(&seen.integers), "{seen:?}");
         assert_eq!((all.calls, all.integers), (2, 3));
+    });
+}
+
+#[test]
+fn a_full_word_that_is_emptied_is_counted_once_and_never_missed() {
+    loom::model(|| {
+        let (seen, all) = seen_while(Cell::new(&[]), |cell| (0..3).for_each(|_| cell.add_packed(5)));
+        assert!(seen.calls <= 3 && seen.integers == i128::from(seen.calls) * 5, "of one moment: {seen:?}");
+        assert_eq!((all.calls, all.integers), (3, 15));
     });
 }
 
