@@ -12,8 +12,9 @@ use crate::{
 /// Bits of NaN: no value so far.
 const NONE: u64 = f64::NAN.to_bits();
 
-/// What one call adds to [`Cell::packed`], besides its increment. In a model the second one fills it.
-const PACKED_CALL: u64 = if cfg!(loom) { 1 << 62 } else { 1 << 40 };
+/// What one call adds to [`Cell::packed`], besides its increment.
+// In a model there is room for one.
+const PACKED_CALL: u64 = 1 << if cfg!(loom) { 62 } else { 40 };
 /// Increments beyond this are not packed: 2²³ of them fit below the calls.
 pub(crate) const MAX_PACKED: u64 = u16::MAX as u64;
 
