@@ -187,8 +187,8 @@ fn what_cannot_be_read_is_refused_in_one_line() {
     std::fs::write(&text, "this is no capture, only text of some length").unwrap();
     run(&text, &[]).assert_refused("no capture");
     let future = folder.path().join("future.kcap");
-    std::fs::write(&future, frame(1, 0, &session(2))).unwrap();
-    run(&future, &[]).assert_refused("format 2");
+    std::fs::write(&future, frame(1, 0, &session(999))).unwrap();
+    run(&future, &[]).assert_refused("format 999");
 }
 
 #[test]

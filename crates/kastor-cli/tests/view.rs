@@ -154,6 +154,28 @@ fn the_tree_has_the_figures_of_the_report() {
 }
 
 #[test]
+fn scopes_without_a_record_are_in_the_tree_by_their_sums() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.kcap");
+    let telemetry = Telemetry::builder().reporter(Capture::new(&file)).build();
+    telemetry.record_paths("job.hidden", false);
+    {
+        let _current = telemetry.override_current();
+        for _ in 0..5 {
+            let _job = scope!("job");
+            let _hidden = scope!("hidden");
+        }
+    }
+    telemetry.shutdown(Duration::from_secs(10));
+    let viewer = Viewer::start(&[file.to_str().unwrap()]);
+    assert_eq!(viewer.json("/api/overview")["captures"][0]["scopes"], 5);
+    let (tree, paths) = (viewer.json("/api/tree"), viewer.json("/api/paths"));
+    assert_eq!((&tree["calls"], &tree["path"]), (&json!([5, 5]), &json!([0, 1])));
+    assert_eq!((&paths["texts"], &paths["parents"]), (&json!(["job", "job.hidden"]), &json!([-1, 0])));
+    assert_eq!(viewer.json("/api/tree?filter=hidden")["calls"], json!([]), "a filter asks the records");
+}
+
+#[test]
 fn a_filter_selects_by_path_attribute_error_duration_process_and_thread() {
     let viewer = Kept::of(pipeline).view();
     let pid = std::process::id();

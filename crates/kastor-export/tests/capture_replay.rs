@@ -58,6 +58,37 @@ fn every_event_of_another_process_comes_back_as_it_was() {
 }
 
 #[test]
+fn only_what_is_wanted_is_replayed_and_that_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.kcap");
+    let telemetry = Telemetry::builder().reporter(Capture::new(&path)).build();
+    {
+        let _current = telemetry.override_current();
+        (0..20).for_each(|turn| work(&telemetry, turn));
+    }
+    telemetry.shutdown(LONG);
+    let expected: Vec<_> = captured(&path).into_iter().filter(|seen| seen.path == "job.parse").collect();
+    let mut replay = Replay::open(&path).unwrap();
+    let recording = Recording::new(64 << 20);
+    let mut asked = 0;
+    loop {
+        let part = replay.read_if(|block, timing| {
+            asked += 1;
+            assert!(timing.start_ticks() <= timing.end_ticks());
+            block.tables().path_text(timing.path_id()) == "job.parse"
+        });
+        match part.unwrap() {
+            Some(Replayed::Batch(batch)) => recording.record_batch(&batch).unwrap(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    assert_eq!((recording.len(), expected.len()), (20, 20));
+    assert!(asked > 20, "asked of every scope");
+    assert_eq!(recorded(&recording), expected);
+}
+
+#[test]
 fn what_is_damaged_is_left_out_and_nothing_breaks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.kcap");

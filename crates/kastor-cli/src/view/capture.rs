@@ -73,7 +73,7 @@ pub(super) struct Numbers {
 /// Numbers of paths are dense from 1; what is beyond comes from no program, or marks the limit of paths.
 const MOST_DENSE: u32 = 1 << 18;
 /// Paths that are kept apart; what is beyond shares one.
-const MOST_PATHS: usize = 1 << 18;
+pub(super) const MOST_PATHS: usize = 1 << 18;
 
 impl Numbers {
     /// The place of a path.

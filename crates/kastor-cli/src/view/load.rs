@@ -8,13 +8,13 @@ use std::sync::Arc;
 use kastor::Outcome;
 use kastor_export::capture::{Block, IndexEntry, Part, Reader, Record, Tables, Timing};
 
-use super::capture::{Capture, Content, Entry, Numbers, Parts, Process, Segment, Thread};
+use super::capture::{Capture, Content, Entry, MOST_PATHS, Numbers, Parts, Process, Segment, Thread};
 use super::scopes::{Raw, Scopes, flag};
 use super::sums::{Metrics, Sums};
 use super::window::Windows;
 use crate::captures::{self, Gaps, Missing};
 use crate::failure::Failure;
-use crate::report::{Tree, value_number};
+use crate::report::{Place, Tree, value_number};
 
 /// Scopes that are kept in memory, of everything that is shown: about 130 bytes each while they are put in order.
 pub(super) const MOST_SCOPES: u64 = 3_000_000;
@@ -111,6 +111,7 @@ impl Loader {
         let threads = self.threads.len();
         let mut metrics = if is_last { std::mem::take(&mut self.metrics) } else { self.metrics.clone() };
         metrics.sort();
+        self.add_paths_of_sums();
         let paths = if is_last { std::mem::take(&mut self.paths) } else { self.paths.clone() };
         let content = match raws {
             Some(raws) => {
@@ -133,6 +134,30 @@ impl Loader {
             metrics,
             content,
         })
+    }
+
+    /// Paths that sums tell of and no record: below the longest known path that their text begins with.
+    fn add_paths_of_sums(&mut self) {
+        if self.sums.scopes.is_empty() {
+            return;
+        }
+        let mut places: HashMap<String, Place> =
+            (1..self.paths.len() as Place).map(|place| (self.paths.text(place), place)).collect();
+        let mut unknown: Vec<&str> = self.sums.scopes.keys().map(|(_, path)| &**path).collect();
+        unknown.retain(|path| !places.contains_key(*path));
+        // What is above a path comes before it.
+        unknown.sort_unstable();
+        for path in unknown {
+            if places.contains_key(path) || self.paths.len() >= MOST_PATHS {
+                continue;
+            }
+            let above = path.rmatch_indices('.').find_map(|(at, _)| {
+                let (above, name) = (path.get(..at)?, path.get(at + 1..)?);
+                Some((*places.get(above)?, name))
+            });
+            let (above, name) = above.unwrap_or((0, path));
+            places.insert(path.to_owned(), self.paths.child(above, name, false));
+        }
     }
 
     fn missing(&self) -> Missing {

@@ -13,14 +13,14 @@ use super::{
 use crate::frame::{u32_at, u64_at};
 
 pub(super) const RECORD_BYTES: usize = 32;
-const FLOW_BYTES: usize = 32;
+pub(super) const FLOW_BYTES: usize = 32;
 /// Items of one record, or of one point event, that are looked at; the core writes fewer.
-const MAX_ITEMS: usize = 256;
+pub(super) const MAX_ITEMS: usize = 256;
 /// Flows of one block that are looked at; no chunk of the core has room for more.
-const MAX_FLOWS: usize = 2048;
+pub(super) const MAX_FLOWS: usize = 2048;
 
 pub(super) const TIMING: u8 = 1;
-const METRIC: u8 = 2;
+pub(super) const METRIC: u8 = 2;
 
 pub(super) mod flag {
     pub(in super::super) const FAILED: u8 = 1;
@@ -42,10 +42,10 @@ pub(super) mod tag {
     pub(crate) const F64: u8 = 5;
     pub(crate) const STR: u8 = 6;
     pub(crate) const BYTES: u8 = 7;
-    pub(super) const ERROR: u8 = 16;
-    pub(super) const EVENT: u8 = 17;
-    pub(super) const LINK: u8 = 18;
-    pub(super) const DROPPED: u8 = 19;
+    pub(crate) const ERROR: u8 = 16;
+    pub(crate) const EVENT: u8 = 17;
+    pub(crate) const LINK: u8 = 18;
+    pub(crate) const DROPPED: u8 = 19;
 }
 
 /// One record, located.
@@ -57,7 +57,7 @@ pub(super) struct Raw<'a> {
 
 impl<'a> Raw<'a> {
     #[inline]
-    fn path(&self) -> u32 {
+    pub(super) fn path(&self) -> u32 {
         u32_at(self.fixed, 0)
     }
 
@@ -67,7 +67,7 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn kind(&self) -> u8 {
+    pub(super) fn kind(&self) -> u8 {
         self.fixed[5]
     }
 
@@ -85,6 +85,11 @@ impl<'a> Raw<'a> {
         if self.kind() == TIMING && self.has(flag::LONG) { 8 } else { 0 }
     }
 
+    /// What stands between the fixed part and the items.
+    pub(super) fn extra_bytes(&self) -> usize {
+        self.long_bytes() + if self.has(flag::DEEPER) { 8 } else { 0 }
+    }
+
     fn depth(&self, tables: &Tables) -> u32 {
         match self.has(flag::DEEPER) {
             true => u32_at(self.rest, self.long_bytes()),
@@ -92,12 +97,11 @@ impl<'a> Raw<'a> {
         }
     }
 
-    fn items(&self) -> Items<'a> {
+    pub(super) fn items(&self) -> Items<'a> {
         if !self.has(flag::ITEMS) {
             return Items::new(&[]);
         }
-        let at = self.long_bytes() + if self.has(flag::DEEPER) { 8 } else { 0 };
-        Items::new(self.rest.get(at..).unwrap_or(&[]))
+        Items::new(self.rest.get(self.extra_bytes()..).unwrap_or(&[]))
     }
 }
 
@@ -509,10 +513,10 @@ impl<'a> StoredValue<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Item<'a> {
-    key: u32,
-    tag: u8,
-    payload: &'a [u8],
+pub(super) struct Item<'a> {
+    pub(super) key: u32,
+    pub(super) tag: u8,
+    pub(super) payload: &'a [u8],
 }
 
 impl<'a> Item<'a> {
@@ -522,13 +526,13 @@ impl<'a> Item<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Items<'a> {
+pub(super) struct Items<'a> {
     bytes: &'a [u8],
     left: usize,
 }
 
 impl<'a> Items<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, left: MAX_ITEMS }
     }
 
