@@ -32,6 +32,7 @@
 mod aggregates;
 mod check;
 mod config;
+mod extent;
 mod files;
 mod format;
 mod kept;
