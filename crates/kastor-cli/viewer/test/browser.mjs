@@ -126,6 +126,10 @@ async function run() {
     await page.locator("#filter").fill("");
     await page.keyboard.press("Enter");
     await page.locator(".filter-error").waitFor({ state: "hidden" });
+    await page.goto("about:blank");
+    await page.goto(`${one.url}&filter=${encodeURIComponent("colour:red")}`);
+    await page.locator(".filter-error").waitFor();
+    assert.equal(await page.locator(".timeline > .empty").isVisible(), false, "nothing is said to be on its way");
   });
 
   await check("the flame graph shows, searches, focuses and turns round", one, async ({ page }) => {

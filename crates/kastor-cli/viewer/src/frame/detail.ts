@@ -39,7 +39,10 @@ export class Detail {
     const key = JSON.stringify(ref !== "" ? [version, capture.index, ref] : path !== "" ? [version, capture.index, filter, path, view === "compare"] : "");
     if (key === this.shown && changed !== "all") return;
     this.shown = key;
+    const isNew = this.element.hidden;
     this.element.hidden = ref === "" && path === "";
+    // Where there is little room it stands below the view.
+    if (isNew) this.element.scrollIntoView({ block: "nearest" });
     if (ref !== "") void this.showScope(key, ref);
     else if (path !== "") void this.showPath(key, path);
   }

@@ -16,7 +16,7 @@ export function paintArrows(
   const chosen: Arrow[] = [];
   const others: Arrow[] = [];
   for (const arrow of arrows) (isSelected(arrow) ? chosen : others).push(arrow);
-  stroke(context, scene, others, scene.palette, LEAST_GAP, 0.55, 1);
+  stroke(context, scene, others, scene.palette, LEAST_GAP, scene.matches === null ? 0.55 : 0.2, 1);
   stroke(context, scene, chosen, scene.palette, 0, 1, 2);
 }
 

@@ -33,6 +33,11 @@ export class Tiles {
 
   constructor(private readonly viewer: Viewer, private readonly onArrival: () => void) {}
 
+  /** Whether the newest question for the whole was refused: nothing will come. */
+  get isRefused(): boolean {
+    return this.failure?.key === this.key && !this.isAsking;
+  }
+
   /** The tile that shows the range best. */
   best(range: Range): Tile | null {
     const { detail, whole } = this;

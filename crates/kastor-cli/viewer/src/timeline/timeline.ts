@@ -506,7 +506,7 @@ export class Timeline implements View, Gestures {
     const { whole } = this.tiles;
     const { capture, store } = this.viewer;
     let text = "";
-    if (whole === null) text = "Reading…";
+    if (whole === null) text = this.tiles.isRefused ? "" : "Reading…";
     else if (capture.scopes === 0 && capture.lanes.length === 0) text = "This capture has no scopes.";
     else if (store.now.filter !== "" && isEmpty(whole)) text = "No scope fits the filter.";
     put(this.status, text);
