@@ -12,6 +12,11 @@ from harness import Case
 
 SCOPE = "with tele('a.b'): pass"
 SCOPE_2 = "with tele('a.b', rows=1, table='x'): pass"
+#: What a Python reporter is called with, with constants: the interpreter's part of a delivered scope.
+CALL = (
+    "reporter.record_timing('a.b', 0.1, depth=0, parent_scope=None, call_count=0, start_monotonic_s=0.1, "
+    "end_monotonic_s=0.2, start_wall_time_s=0.3, end_wall_time_s=0.4{})"
+)
 
 
 class NoOpReporter:
@@ -30,6 +35,8 @@ def floors() -> list[Case]:
         Case("floor", "nullcontext", "with null: pass", {"null": null}),
         Case("floor", "contextvar set and reset", "reset(set(value))", both),
         Case("floor", "contextvar set and reset, 8 others", "reset(set(value))", both, other_variables=8),
+        Case("floor", "call of a Python reporter", CALL.format(""), {"reporter": NoOpReporter()}),
+        Case("floor", "call of a Python reporter, 2 more", CALL.format(", rows=1, table='x'"), {"reporter": NoOpReporter()}),
     ]
 
 
@@ -97,7 +104,7 @@ def prometheus() -> list[Case]:
 
 #: What each is measured under, and what its figures contain.
 PEERS: dict[str, tuple[Callable[[], list[Case]], str]] = {
-    "floors": (floors, "an empty context manager, and setting and resetting one ContextVar"),
+    "floors": (floors, "an empty context manager, setting and resetting one ContextVar, and a no-op reporter called with constants"),
     "plain Python": (plain_python, "the specification without native code, a no-op reporter; no aggregates"),
     "opentelemetry-sdk": (opentelemetry, "spans made current; the SDK's processor does nothing, nothing is exported"),
     "logfire": (logfire, "spans made current; nothing is sent, nothing is printed, arguments are not inspected"),

@@ -137,6 +137,7 @@ def test_an_interrupt_leaves_as_a_keyboard_interrupt_and_closes_the_scopes():
             def record_timing(self, scope, duration, **metadata):
                 scopes.append((scope, metadata["error_type"]))
         tele = kastor.enable(Reporter())
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
         try:
             with tele("a"), tele("b"):
                 os.kill(os.getpid(), signal.SIGINT)

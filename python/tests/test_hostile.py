@@ -317,12 +317,20 @@ def test_a_hostile_reporter_object_is_contained():
         def __getattribute__(self, name):
             raise Angry(name)
 
-    for reporter in (Odd(), object(), None, 5, "text", Odd, [], lambda: None):
+    class OddClass(type):
+        def __getattribute__(self, name):
+            raise Angry(name)
+
+    class OfOddClass(metaclass=OddClass):
+        pass
+
+    for reporter in (Odd(), object(), None, 5, "text", Odd, [], lambda: None, object.__new__(OfOddClass)):
         recorder = Recorder()
         tele = kastor.enable(reporter, recorder)
         with tele("a"):
             tele.count("c")
         assert recorder.scopes == ["a"]
+        assert tele.flush(1) and tele.stats()["emitted"] == 2
 
 
 def test_a_memory_error_in_a_reporter_is_contained(caplog):

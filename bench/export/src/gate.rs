@@ -38,6 +38,10 @@ pub fn run(quick: bool, json_file: Option<&str>) -> bool {
     let ratio = figure("otlp_kastor_paced", "per_cpu_second")
         .zip(figure("otlp_opentelemetry_paced", "per_cpu_second"))
         .map(|(ours, theirs)| ours / theirs);
+    // Each the best of all rounds: a disturbed measurement of the reads must not make the ratio look better.
+    let cpu_ratio = figure("capture_sustained", "cpu_ns")
+        .zip(figure("capture_sustained", "two_reads_ns"))
+        .map(|(cpu_ns, reads_ns)| cpu_ns / reads_ns);
     let growth = figure("memory_dead_collector", "growth_bytes")
         .zip(figure("memory_dead_collector", "bound_bytes"))
         .map(|(growth, bound)| (growth - bound) / MIB);
@@ -54,7 +58,7 @@ pub fn run(quick: bool, json_file: Option<&str>) -> bool {
             "capture: CPU of the process, system time included",
             2.0,
             "× two clock reads",
-            figure("capture_sustained", "cpu_ratio"),
+            cpu_ratio,
         ),
         Limit::at_least(
             "capture: one producer, sustained",

@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use kastor::{KeptScope, Process};
-use kastor_export::capture::{Replay, Replayed};
+use kastor::Process;
+use kastor_export::capture::{Kept, KeptScope, Replay, Replayed};
 use kastor_export::{OtlpText, chrome, folded, perfetto};
 
 use crate::captures::{self, Missing};
@@ -250,7 +250,7 @@ impl Writing<'_> {
 /// Self times of everything together.
 fn to_folded(files: &[PathBuf], target: &mut Target) -> Result<Converted, Failure> {
     let summed = report::summed(files)?;
-    let mut replay = kastor::Replay::default();
+    let mut replay = Kept::default();
     for place in 1..summed.tree.len() as report::Place {
         let Some(node) = summed.tree.node(place) else { continue };
         replay.path(place, node.parent, summed.tree.name(place));

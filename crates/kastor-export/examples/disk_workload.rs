@@ -73,7 +73,7 @@ fn telemetry(writer: &str, folder: &Path) -> Option<Telemetry> {
             let config = OtlpConfig::new("http://127.0.0.1:9").retry(retry).without_metrics().spool(spool);
             builder.reporter(Otlp::new(config.max_request_events(50)).ok()?)
         }
-        "json-lines" => builder.reporter(JsonLines::create(folder.join("events.jsonl")).ok()?.rotate(32 << 10, 9)),
+        "json-lines" => builder.reporter(JsonLines::create(folder.join("events.jsonl")).ok()?.rotate(32 << 10, 20)),
         "chrome" => {
             builder.reporter(chrome::Chrome::create(folder.join("trace.json"), chrome::Config::default()).ok()?)
         }

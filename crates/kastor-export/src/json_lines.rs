@@ -214,7 +214,8 @@ impl Target {
                     && *bytes > 0
                     && *bytes + line.len() as u64 > *max_bytes
                 {
-                    *file = None;
+                    // Whatever becomes of what follows: this happens once.
+                    (*file, *bytes) = (None, 0);
                     rotate(path, *old_files);
                 }
                 if file.is_none() {
@@ -271,13 +272,16 @@ fn rotate(path: &Path, old_files: u32) {
         name.push(format!(".{number}"));
         PathBuf::from(name)
     };
-    // What cannot be renamed stays, and the file goes on growing: nothing is lost by that.
+    // Where one cannot be renamed, the younger ones stay too, and the file goes on growing: nothing is lost by that.
     if old_files == 0 {
         let _ = fs::remove_file(path);
         return;
     }
     for number in (1..old_files).rev() {
-        let _ = fs::rename(numbered(number), numbered(number + 1));
+        match fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return,
+            _ => {}
+        }
     }
     let _ = fs::rename(path, numbered(1));
 }

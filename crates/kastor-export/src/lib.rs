@@ -22,6 +22,7 @@ mod front;
 mod fs;
 #[doc(hidden)]
 pub mod fuzz;
+mod html;
 #[cfg(feature = "otlp")]
 mod install;
 #[cfg(feature = "otlp")]
@@ -49,6 +50,7 @@ pub use crate::{
     otlp::{DurationUnit, Otlp, OtlpConfig, OtlpReplay, OtlpText, Protocol, Sent},
 };
 pub use crate::{
+    html::report_html,
     prometheus::{Exposition, Prometheus, PrometheusBuilder, PrometheusFormat, prometheus_text},
     redact::{REDACTED, RecordRedaction, Redaction},
     sampling::{SpanFacts, TailSampler, TailSampling, is_in_ratio},

@@ -119,6 +119,22 @@ impl io::Write for Shared {
 }
 
 #[test]
+fn an_old_file_that_cannot_be_moved_costs_no_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let named = |end: &str| folder.path().join(format!("events.jsonl{end}"));
+    // Nothing can be renamed to a folder that is not empty.
+    std::fs::create_dir_all(named(".3").join("full")).unwrap();
+    let tele = told(JsonLines::create(&path).unwrap().rotate(2_000, 3));
+    for _ in 0..20 {
+        (0..10).for_each(|_| drop(tele.scope("step")));
+        assert!(tele.flush(LONG).is_complete());
+    }
+    let found: usize = ["", ".1", ".2"].iter().map(|end| lines_in(&named(end)).0.len()).sum();
+    assert_eq!(found, 200);
+}
+
+#[test]
 fn any_writer_will_do() {
     let shared = Shared::default();
     let tele = told(JsonLines::new(shared.clone()));

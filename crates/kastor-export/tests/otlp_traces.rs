@@ -278,9 +278,10 @@ fn secrets_are_replaced_in_every_place_that_leaves_the_process() {
         scope.fail("Bearer canarycanarycanary");
     }
     tele.metric("state", "https://me:canary@example.org/", &[("secret", Value::Str("canary"))]);
+    tele.metric("db.password", "canary", &[]);
     tele.counter("logins", &[("token", Value::Str("canary"))]).add(1);
     assert!(tele.flush(LONG).is_complete());
-    assert!(server.spans().len() == 2 && server.metrics().iter().any(|metric| metric.name == "logins"));
+    assert!(server.spans().len() == 3 && server.metrics().iter().any(|metric| metric.name == "logins"));
     for received in server.received() {
         let body = received.plain_body();
         assert!(!body.windows(6).any(|window| window == b"canary"), "in {}", received.path);

@@ -18,8 +18,9 @@ fn a_chrome_trace_that_may_not_grow_is_whole_json_after_every_batch() {
             assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
         }
         let tele = Telemetry::builder().reporter(Chrome::create(&path, Config::default()).unwrap()).build();
+        let text = "a".repeat(100);
         for turn in 0..60 {
-            drop(scope!(tele, "job", turn = turn, text = "a".repeat(100).as_str()));
+            drop(scope!(tele, "job", turn = turn, text = text.as_str()));
             tele.flush(LONG);
             let text = std::fs::read_to_string(&path).unwrap();
             let events: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -47,29 +47,21 @@ pub(crate) fn scoped(arguments: TokenStream, item: TokenStream) -> Result<TokenS
 fn explicit_name(arguments: TokenStream) -> Result<Option<TokenTree>, Error> {
     let mut tokens = arguments.into_iter();
     let Some(first) = tokens.next() else { return Ok(None) };
-    // A literal that another macro passes on comes in invisible parentheses.
-    match &first {
-        TokenTree::Group(group) if group.delimiter() == Delimiter::None && tokens.clone().next().is_none() => {
+    let second = tokens.next();
+    let name = match (&first, &second) {
+        // A literal that another macro passes on comes in invisible parentheses.
+        (TokenTree::Group(group), None) if group.delimiter() == Delimiter::None => {
             return explicit_name(group.stream());
         }
-        _ => {}
-    }
-    let wrong = |token: &TokenTree| {
-        Err(Error::new(
-            token.span(),
-            "#[kastor::scoped] takes one string literal, as in #[kastor::scoped(\"db.query\")]",
-        ))
+        (TokenTree::Literal(literal), _) => string_content(&literal.to_string()).map(str::to_owned),
+        _ => None,
     };
-    let name = match &first {
-        TokenTree::Literal(literal) => match string_content(&literal.to_string()) {
-            Some(name) => name.to_owned(),
-            None => return wrong(&first),
-        },
-        _ => return wrong(&first),
+    let wrong = if name.is_none() { Some(&first) } else { second.as_ref() };
+    let (Some(name), None) = (name, wrong) else {
+        let span = wrong.map_or_else(Span::call_site, TokenTree::span);
+        let sentence = "#[kastor::scoped] takes one string literal, as in #[kastor::scoped(\"db.query\")]";
+        return Err(Error::new(span, sentence));
     };
-    if let Some(second) = tokens.next() {
-        return wrong(&second);
-    }
     if !is_scope_name(&name) {
         return Err(Error::new(
             first.span(),

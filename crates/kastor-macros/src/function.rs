@@ -18,7 +18,7 @@ pub(crate) struct Function {
 impl Function {
     pub(crate) fn read(item: TokenStream) -> Result<Self, Error> {
         let mut tokens = visible_head(item);
-        let Qualifiers { is_async, at_fn } = read_qualifiers(&tokens)?;
+        let (is_async, at_fn) = read_qualifiers(&tokens)?;
         let name = match tokens.get(at_fn + 1) {
             Some(TokenTree::Ident(name)) => name.clone(),
             other => return Err(Error::new(span_of(other), "#[kastor::scoped] goes on a function that has a name")),
@@ -92,13 +92,9 @@ fn visible_head(item: TokenStream) -> Vec<TokenTree> {
     tokens
 }
 
-struct Qualifiers {
-    is_async: bool,
-    at_fn: usize,
-}
-
-/// Steps over attributes, visibility and qualifiers to the word `fn`.
-fn read_qualifiers(tokens: &[TokenTree]) -> Result<Qualifiers, Error> {
+/// Steps over attributes, visibility and qualifiers to the word `fn`. Returns whether one of them is `async`, and where
+/// the word stands.
+fn read_qualifiers(tokens: &[TokenTree]) -> Result<(bool, usize), Error> {
     let mut is_async = false;
     let mut constant: Option<Span> = None;
     for (at, token) in tokens.iter().enumerate() {
@@ -111,7 +107,7 @@ fn read_qualifiers(tokens: &[TokenTree]) -> Result<Qualifiers, Error> {
                             "#[kastor::scoped] cannot go on a `const fn`: a scope reads the clock, which a constant cannot; \
                              scope the caller instead",
                         )),
-                        None => Ok(Qualifiers { is_async, at_fn: at }),
+                        None => Ok((is_async, at)),
                     };
                 }
                 "async" => is_async = true,

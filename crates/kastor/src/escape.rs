@@ -54,25 +54,6 @@ pub(crate) fn push_json(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends a number as JSON; what JSON has no number for becomes a string.
-pub(crate) fn push_json_number(out: &mut String, number: f64) {
-    if number.is_finite() {
-        // Writing to a string cannot fail. `{:?}` keeps the shortest text that reads back exactly.
-        let _ = write!(out, "{number:?}");
-    } else {
-        push_json(
-            out,
-            if number.is_nan() {
-                "NaN"
-            } else if number > 0.0 {
-                "Infinity"
-            } else {
-                "-Infinity"
-            },
-        );
-    }
-}
-
 /// A text as JSON.
 pub(crate) fn json_text(text: &str) -> String {
     let mut out = String::new();
@@ -80,11 +61,15 @@ pub(crate) fn json_text(text: &str) -> String {
     out
 }
 
-/// A number as JSON.
+/// A number as JSON; what JSON has no number for becomes a string.
 pub(crate) fn json_number(number: f64) -> String {
-    let mut out = String::new();
-    push_json_number(&mut out, number);
-    out
+    match number {
+        f64::INFINITY => json_text("Infinity"),
+        f64::NEG_INFINITY => json_text("-Infinity"),
+        _ if number.is_nan() => json_text("NaN"),
+        // The shortest text that reads back exactly.
+        _ => format!("{number:?}"),
+    }
 }
 
 /// Members whose value is none are left out.

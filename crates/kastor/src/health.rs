@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     escape::escaped,
+    getters::getters,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -132,76 +133,36 @@ impl Drops {
     }
 }
 
-/// The accounts of a context: what [`Telemetry::stats`](crate::Telemetry::stats) returns.
-///
-/// For every reporter, at rest: `emitted = delivered + dropped + queued + spooled`.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    pub(crate) degraded: Vec<Degraded>,
-    pub(crate) emitted: u64,
-    pub(crate) timings: u64,
-    pub(crate) metrics: u64,
-    pub(crate) dropped: Drops,
-    pub(crate) cut_values: u64,
-    pub(crate) overflowed_names: u64,
-    pub(crate) overflowed_series: u64,
-    pub(crate) clock_gaps: u64,
-    pub(crate) reporters: Vec<ReporterStats>,
-}
-
-impl Stats {
-    /// Events that the program emitted into this context: scopes that closed and plain metrics.
-    pub fn emitted(&self) -> u64 {
-        self.emitted
-    }
-
-    /// Of those, scopes.
-    pub fn timings(&self) -> u64 {
-        self.timings
-    }
-
-    /// Of those, plain metrics.
-    pub fn metrics(&self) -> u64 {
-        self.metrics
-    }
-
-    /// Events that were dropped before they became the reporters' business, after `shutdown` for instance. They are
-    /// not among the emitted.
-    pub fn dropped(&self) -> Drops {
-        self.dropped
-    }
-
-    /// Values and attributes of this context that were cut or left out because of their size or number, and names that
-    /// were cut in this process.
-    pub fn cut_values(&self) -> u64 {
-        self.cut_values
-    }
-
-    /// Times that a name or path found no room in this process and shared an overflow entry.
-    pub fn overflowed_names(&self) -> u64 {
-        self.overflowed_names
-    }
-
-    /// Times that a set of labels found no room and shared an overflow series.
-    pub fn overflowed_series(&self) -> u64 {
-        self.overflowed_series
-    }
-
-    /// Times that the processor's counter and the monotonic clock parted, as when the machine was suspended: scopes that
-    /// were open then have a duration by the counter, and those closed since are timed anew.
-    pub fn clock_gaps(&self) -> u64 {
-        self.clock_gaps
-    }
-
-    /// Scopes that went beyond the overhead budget, by path; see
-    /// [`Builder::overhead_budget`](crate::Builder::overhead_budget).
-    pub fn degraded(&self) -> &[Degraded] {
-        &self.degraded
-    }
-
-    /// One entry per reporter, in the order of registration.
-    pub fn reporters(&self) -> &[ReporterStats] {
-        &self.reporters
+getters! {
+    /// The accounts of a context: what [`Telemetry::stats`](crate::Telemetry::stats) returns.
+    ///
+    /// For every reporter, at rest: `emitted = delivered + dropped + queued + spooled`.
+    #[derive(Clone, Debug, Default)]
+    pub struct Stats {
+        /// Events that the program emitted into this context: scopes that closed and plain metrics.
+        pub(crate) emitted: u64,
+        /// Of those, scopes.
+        pub(crate) timings: u64,
+        /// Of those, plain metrics.
+        pub(crate) metrics: u64,
+        /// Events that were dropped before they became the reporters' business, after `shutdown` for instance. They are
+        /// not among the emitted.
+        pub(crate) dropped: Drops,
+        /// Values and attributes of this context that were cut or left out because of their size or number, and names
+        /// that were cut in this process.
+        pub(crate) cut_values: u64,
+        /// Times that a name or path found no room in this process and shared an overflow entry.
+        pub(crate) overflowed_names: u64,
+        /// Times that a set of labels found no room and shared an overflow series.
+        pub(crate) overflowed_series: u64,
+        /// Times that the processor's counter and the monotonic clock parted, as when the machine was suspended: scopes
+        /// that were open then have a duration by the counter, and those closed since are timed anew.
+        pub(crate) clock_gaps: u64,
+        /// Scopes that went beyond the overhead budget, by path; see
+        /// [`Builder::overhead_budget`](crate::Builder::overhead_budget).
+        pub(crate) degraded: Vec<Degraded> => &[Degraded],
+        /// One entry per reporter, in the order of registration.
+        pub(crate) reporters: Vec<ReporterStats> => &[ReporterStats],
     }
 }
 
@@ -235,34 +196,18 @@ pub enum Degradation {
     Off,
 }
 
-/// A path whose scopes went beyond the overhead budget.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Degraded {
-    pub(crate) path: &'static str,
-    pub(crate) level: Degradation,
-    pub(crate) calls_per_second: f64,
-    pub(crate) share: f64,
-}
-
-impl Degraded {
-    /// The scope's full path.
-    pub fn path(&self) -> &'static str {
-        self.path
-    }
-
-    /// What is left of it.
-    pub fn level(&self) -> Degradation {
-        self.level
-    }
-
-    /// How often it was called when that was decided.
-    pub fn calls_per_second(&self) -> f64 {
-        self.calls_per_second
-    }
-
-    /// The share of one processor that recording and delivering it took then, by estimate.
-    pub fn share(&self) -> f64 {
-        self.share
+getters! {
+    /// A path whose scopes went beyond the overhead budget.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Degraded {
+        /// The scope's full path.
+        pub(crate) path: &'static str,
+        /// What is left of it.
+        pub(crate) level: Degradation,
+        /// How often it was called when that was decided.
+        pub(crate) calls_per_second: f64,
+        /// The share of one processor that recording and delivering it took then, by estimate.
+        pub(crate) share: f64,
     }
 }
 
@@ -277,51 +222,23 @@ impl fmt::Display for Degraded {
     }
 }
 
-/// The accounts of one reporter.
-#[derive(Clone, Debug)]
-pub struct ReporterStats {
-    pub(crate) name: &'static str,
-    pub(crate) delivered: u64,
-    pub(crate) dropped: Drops,
-    pub(crate) queued: u64,
-    pub(crate) spooled: u64,
-    pub(crate) failures: u64,
-    pub(crate) is_suspended: bool,
-}
-
-impl ReporterStats {
-    /// The reporter's type.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Events that it accepted.
-    pub fn delivered(&self) -> u64 {
-        self.delivered
-    }
-
-    /// Events that it did not get, or refused.
-    pub fn dropped(&self) -> Drops {
-        self.dropped
-    }
-
-    /// Events that wait for it in memory.
-    pub fn queued(&self) -> u64 {
-        self.queued
-    }
-
-    /// Events that it keeps on disk.
-    pub fn spooled(&self) -> u64 {
-        self.spooled
-    }
-
-    /// Calls that returned an error or panicked.
-    pub fn failures(&self) -> u64 {
-        self.failures
-    }
-
-    /// Whether it is left out for now, after repeated failure.
-    pub fn is_suspended(&self) -> bool {
-        self.is_suspended
+getters! {
+    /// The accounts of one reporter.
+    #[derive(Clone, Debug)]
+    pub struct ReporterStats {
+        /// The reporter's type.
+        pub(crate) name: &'static str,
+        /// Events that it accepted.
+        pub(crate) delivered: u64,
+        /// Events that it did not get, or refused.
+        pub(crate) dropped: Drops,
+        /// Events that wait for it in memory.
+        pub(crate) queued: u64,
+        /// Events that it keeps on disk.
+        pub(crate) spooled: u64,
+        /// Calls that returned an error or panicked.
+        pub(crate) failures: u64,
+        /// Whether it is left out for now, after repeated failure.
+        pub(crate) is_suspended: bool,
     }
 }

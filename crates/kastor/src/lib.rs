@@ -45,6 +45,7 @@ mod dispatch;
 mod error;
 mod escape;
 mod event;
+mod getters;
 mod health;
 mod log;
 mod macros;
@@ -71,9 +72,8 @@ pub use crate::{
     dispatch::{Background, OnFull, background},
     error::Error,
     event::{
-        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, KeptRecords, KeptScope, KeptSeries, Link,
-        Metric, MetricType, Number, Outcome, PointEvent, Process, Replay, ScopeAggregate, SeriesAggregate, Snapshot,
-        ThreadIdentity, Timing,
+        Attributes, Batch, Buckets, Event, Events, Exemplar, Histogram, Link, Metric, MetricType, Number, Outcome,
+        PointEvent, Process, ScopeAggregate, SeriesAggregate, Snapshot, ThreadIdentity, Timing,
     },
     health::{Degradation, Degraded, DropReason, Drops, ReporterStats, Stats},
     log::LogReporter,
@@ -101,6 +101,17 @@ pub mod limits {
         context::QUEUE_BYTES,
         name::{MAX_LEVELS, MAX_NAME_BYTES, MAX_NAMES, MAX_PATHS, MAX_TEXT_BYTES},
         value::{MAX_ATTRIBUTES, MAX_EVENT_BYTES, MAX_VALUE_BYTES},
+    };
+}
+
+/// For the readers of captures in `kastor-export`: with these, with [`Batch::kept`] and with the hidden fields of
+/// aggregates they make events again of what was kept. Not for use by hand: it changes without notice.
+#[doc(hidden)]
+pub mod kept {
+    pub use crate::{
+        name::{Name, Path, name, path},
+        thread::Thread,
+        value::push_value,
     };
 }
 

@@ -12,14 +12,19 @@
 
 use std::fmt;
 
-use crate::{error::Error, escape::escaped};
+use crate::{error::Error, escape::escaped, getters::getters};
 
-/// The `traceparent` header: which trace, and which scope in it is the parent. Neither id is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TraceParent {
-    trace_id: u128,
-    parent_id: u64,
-    flags: u8,
+getters! {
+    /// The `traceparent` header: which trace, and which scope in it is the parent. Neither id is zero.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct TraceParent {
+        /// The trace.
+        trace_id: u128,
+        /// The scope that the caller had open.
+        parent_id: u64,
+        /// [`SAMPLED`](Self::SAMPLED) and [`RANDOM`](Self::RANDOM), as far as they are set; other bits are not kept.
+        flags: u8,
+    }
 }
 
 impl TraceParent {
@@ -92,21 +97,6 @@ impl TraceParent {
         Ok((parent, TraceState::parse_lines(tracestate).unwrap_or_default()))
     }
 
-    /// The trace.
-    pub fn trace_id(&self) -> u128 {
-        self.trace_id
-    }
-
-    /// The scope that the caller had open.
-    pub fn parent_id(&self) -> u64 {
-        self.parent_id
-    }
-
-    /// [`SAMPLED`](Self::SAMPLED) and [`RANDOM`](Self::RANDOM), as far as they are set; other bits are not kept.
-    pub fn flags(&self) -> u8 {
-        self.flags
-    }
-
     /// Whether whoever made the trace id says that its last seven bytes are random.
     pub fn is_random(&self) -> bool {
         self.flags & Self::RANDOM != 0
@@ -156,18 +146,12 @@ impl TraceState {
     pub fn parse_lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         let mut state = Self::default();
         for (line, text) in lines.into_iter().enumerate() {
-            let mut next = 0;
-            for untrimmed in text.split(',') {
-                let start = next;
-                next += untrimmed.len() + 1;
-                let unled = untrimmed.trim_start_matches(OWS);
-                let member = unled.trim_end_matches(OWS);
-                if !member.is_empty() {
-                    let at = start + untrimmed.len() - unled.len() + 1;
-                    state.push(member).map_err(|why| {
-                        invalid(format!("tracestate: the member at character {at} of line {} {why}", line + 1))
-                    })?;
-                }
+            let members = text.split(',').map(|member| member.trim_matches(OWS));
+            for member in members.filter(|member| !member.is_empty()) {
+                state.push(member).map_err(|why| {
+                    let (at, line) = (member.as_ptr().addr() - text.as_ptr().addr() + 1, line + 1);
+                    invalid(format!("tracestate: the member at character {at} of line {line} {why}"))
+                })?;
             }
         }
         Ok(state)

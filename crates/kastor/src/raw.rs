@@ -20,16 +20,16 @@ pub use self::{
 use crate::{
     buffer,
     clock::Timeline,
-    context::Telemetry,
-    dispatch,
-    metric::write_event,
+    context::{self, Telemetry},
+    getters::getters,
+    metric::{with_items, write_event},
     name,
     record::flag as record_flag,
     reporter::Deadline,
-    scope::{deliver_inline, is_awake},
+    scope::{finish, foreign_ids, is_awake, item_flags},
     stack::{self, Carrier},
     sync::{AtomicU32, Ordering::Relaxed},
-    thread::{Block, Flow, ItemBuffer, Lane, block, lane_flag},
+    thread::{Block, ItemBuffer, Lane, block},
     value::{Items, Value},
 };
 pub use crate::{
@@ -72,40 +72,27 @@ pub fn name_at(index: u32) -> Name {
     Name(index)
 }
 
-/// An open scope, as a value: the face that opened it keeps it, and may close it on any thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
-    carrier: Carrier,
-    parent_span_id: u64,
-    path: Path,
-    depth: u32,
-    start: u64,
+getters! {
+    /// An open scope, as a value: the face that opened it keeps it, and may close it on any thread.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Frame {
+        /// What carries it elsewhere.
+        carrier: Carrier,
+        /// Its path.
+        path: Path,
+        /// Number of scopes above it.
+        depth: u32,
+        /// When it was opened, in ticks of its context's clock.
+        start: u64,
+    } with {
+        parent_span_id: u64,
+    }
 }
 
 impl Frame {
     /// A frame of which the face kept the parts. `parent_span_id` is 0 for a root.
     pub fn new(carrier: Carrier, parent_span_id: u64, (path, depth): (Path, u32), start: u64) -> Self {
         Self { carrier, parent_span_id, path, depth, start }
-    }
-
-    /// Its path.
-    pub fn path(&self) -> Path {
-        self.path
-    }
-
-    /// Number of scopes above it.
-    pub fn depth(&self) -> u32 {
-        self.depth
-    }
-
-    /// When it was opened, in ticks of its context's clock.
-    pub fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// What carries it elsewhere.
-    pub fn carrier(&self) -> Carrier {
-        self.carrier
     }
 }
 
@@ -118,6 +105,14 @@ pub enum Outcome<'a> {
     Failed(&'a str),
     /// Without an event.
     Discarded,
+}
+
+impl Outcome<'_> {
+    fn mark(self, items: &mut ItemBuffer) {
+        if let Outcome::Failed(error_type) = self {
+            items.fail(error_type);
+        }
+    }
 }
 
 /// What is attached to a frame while it closes.
@@ -188,39 +183,28 @@ pub fn close_at(
     attach: impl FnOnce(&mut Attributes<'_>),
 ) -> bool {
     block(|t| {
-        let Some(lane) = on_lane(t, telemetry) else { return false };
-        if outcome == Outcome::Discarded {
-            return false;
-        }
-        let pointer = buffer::take_items(t);
-        // SAFETY: just taken from the pool; given back below.
-        let items = unsafe { &mut *pointer };
-        attach(&mut Attributes { items });
-        if let Outcome::Failed(error_type) = outcome {
-            items.fail(error_type);
-        }
-        if items.dropped() > 0 {
-            lane.sink.cut(items.dropped());
-        }
-        let aliases = [t.draw(), t.draw()];
-        stack::add_flow(frame.carrier.flow(aliases[0]));
-        stack::add_flow(Flow { span_id: frame.parent_span_id, ..frame.carrier.flow(aliases[1]) });
-        let parent = if frame.parent_span_id == 0 { 0 } else { aliases[1] };
-        let mut flags = record_flag::FOREIGN;
-        flags |= if items.is_failed { record_flag::FAILED } else { 0 };
-        flags |= if items.has_items() { record_flag::ITEMS } else { 0 };
-        flags |= if frame.carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
-        let times = (frame.start, end.saturating_sub(frame.start));
-        let front = buffer::timing_front((frame.path, frame.depth), (aliases[0], parent, aliases[0]), times, flags);
-        let written = buffer::write(lane, front, Some(items));
-        let flows = front.flows();
-        aliases.iter().for_each(|alias| stack::remove_flow(*alias));
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            deliver_inline(lane, written.words(), &flows);
-        }
-        // SAFETY: taken above and not used any more.
-        unsafe { buffer::give_back_items(t, pointer) };
+        let Some(lane) = on_lane(t, telemetry).filter(|_| outcome != Outcome::Discarded) else { return false };
+        with_attached(t, attach, |items| {
+            outcome.mark(items);
+            let ids = foreign_ids(t, &frame.carrier, frame.parent_span_id);
+            let unsampled = if frame.carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
+            let flags = item_flags(lane, items) | record_flag::FOREIGN | unsampled;
+            let times = (frame.start, end.saturating_sub(frame.start));
+            let front = buffer::timing_front((frame.path, frame.depth), ids, times, flags);
+            finish(lane, front, items, &[ids.0, ids.1]);
+        });
         true
+    })
+}
+
+/// Lets the face attach, then calls `then` with all that is attached.
+#[inline]
+fn with_attached<R>(t: &Block, attach: impl FnOnce(&mut Attributes<'_>), then: impl FnOnce(&mut ItemBuffer) -> R) -> R {
+    // Attaching may run code of the program.
+    let _pin = t.pin();
+    with_items(t, &[], &[], |items| {
+        attach(&mut Attributes { items });
+        then(items)
     })
 }
 
@@ -268,12 +252,12 @@ pub fn records_path(telemetry: &Telemetry, path: Path) -> bool {
 /// Before a fork: lets the library's threads that have nothing to do end. Returns whether none is left after `within`.
 /// Until [`wake`], or in the child, none starts; what is emitted meanwhile waits.
 pub fn rest(within: Duration) -> bool {
-    dispatch::rest(Deadline::after(within))
+    context::rest(Deadline::after(within))
 }
 
 /// After a fork, in the parent: lets threads start again.
 pub fn wake() {
-    dispatch::wake();
+    context::wake();
 }
 
 /// Whether a name has the recommended form: what strict mode asks for.

@@ -67,20 +67,14 @@ impl Report {
     /// no figure for is left out. What is beyond the overhead budget, if anything is, follows under `"degraded"`.
     pub fn to_json(&self) -> String {
         let scopes = self.scopes.iter().map(|scope| {
-            let seconds = |duration: Duration| Some(json_number(duration.as_secs_f64()));
-            json_object([
+            let seconds = |of: Figure| Some(json_number(of(scope).as_secs_f64()));
+            let counts = [
                 ("path", Some(json_text(scope.path()))),
                 ("depth", Some(scope.depth().to_string())),
                 ("calls", Some(scope.calls().to_string())),
                 ("errors", Some(scope.errors().to_string())),
-                ("total_s", seconds(scope.total())),
-                ("self_s", seconds(scope.self_time())),
-                ("min_s", seconds(scope.min())),
-                ("max_s", seconds(scope.max())),
-                ("p50_s", seconds(scope.quantile(0.5))),
-                ("p95_s", seconds(scope.quantile(0.95))),
-                ("p99_s", seconds(scope.quantile(0.99))),
-            ])
+            ];
+            json_object(counts.into_iter().chain(FIGURES.map(|(_, key, of)| (key, seconds(of)))))
         });
         let series = self.series.iter().map(|series| {
             let labels = series.labels().map(|(key, value)| (key, Some(json_value(&value))));
@@ -120,62 +114,50 @@ impl Report {
         format!("{{\"scopes\": [{scopes}], \"metrics\": [{series}]{degraded}}}")
     }
 
-    /// The same tables as [`Display`](fmt::Display) prints, as HTML without scripts or styles of a page: for notebooks.
-    pub fn to_html(&self) -> String {
-        let mut out = String::new();
-        if self.scopes.is_empty() && self.series.is_empty() {
-            out.push_str("<p>nothing recorded</p>");
-        }
-        if !self.scopes.is_empty() {
-            push_html_table(&mut out, SCOPE_HEAD, self.lines.iter().map(|line| self.scope_row(*line)));
-        }
-        if !self.series.is_empty() {
-            push_html_table(&mut out, SERIES_HEAD, self.series.iter().map(series_row));
-        }
-        for degraded in &self.degraded {
-            out.push_str("<p>over the overhead budget: ");
-            push_html_text(&mut out, &degraded.to_string());
-            out.push_str("</p>");
-        }
-        out
+    /// The tables that [`Display`](fmt::Display) prints, one for scopes and one for metrics, each if there are any. Rows of
+    /// cells, the head first; two blanks before the name of a scope are one level.
+    pub fn tables(&self) -> Vec<Vec<[String; 10]>> {
+        let scopes = self.lines.iter().map(|line| self.scope_row(*line));
+        let (scopes, series) = (table(SCOPE_HEAD, scopes), table(SERIES_HEAD, self.series.iter().map(series_row)));
+        [scopes, series].into_iter().filter(|table| table.len() > 1).collect()
     }
 
     fn scope_row(&self, (path, scope): (Path, Option<usize>)) -> [String; 10] {
-        let name = "  ".repeat(path.levels().saturating_sub(1) as usize) + &escaped(path.name().text());
-        let Some(scope) = scope.and_then(|at| self.scopes.get(at)) else {
-            let mut row: [String; 10] = Default::default();
-            row[0] = name;
-            return row;
-        };
-        [
-            name,
-            scope.calls().to_string(),
-            scope.errors().to_string(),
-            time(scope.total()),
-            time(scope.self_time()),
-            time(scope.min()),
-            time(scope.max()),
-            time(scope.quantile(0.5)),
-            time(scope.quantile(0.95)),
-            time(scope.quantile(0.99)),
-        ]
+        let mut row: [String; 10] = Default::default();
+        row[0] = "  ".repeat(path.levels().saturating_sub(1) as usize) + &escaped(path.name().text());
+        if let Some(scope) = scope.and_then(|at| self.scopes.get(at)) {
+            (row[1], row[2]) = (scope.calls().to_string(), scope.errors().to_string());
+            row.iter_mut().skip(3).zip(FIGURES).for_each(|(cell, (_, _, of))| *cell = time(of(scope)));
+        }
+        row
     }
 }
+
+type Figure = fn(&ScopeAggregate) -> Duration;
+
+/// The durations that are shown of a scope: head of the column, key in JSON.
+const FIGURES: [(&str, &str, Figure); 7] = [
+    ("total", "total_s", ScopeAggregate::total),
+    ("self", "self_s", ScopeAggregate::self_time),
+    ("min", "min_s", ScopeAggregate::min),
+    ("max", "max_s", ScopeAggregate::max),
+    ("p50", "p50_s", |scope| scope.quantile(0.5)),
+    ("p95", "p95_s", |scope| scope.quantile(0.95)),
+    ("p99", "p99_s", |scope| scope.quantile(0.99)),
+];
 
 const SCOPE_HEAD: [&str; 10] = ["scope", "calls", "errors", "total", "self", "min", "max", "p50", "p95", "p99"];
 const SERIES_HEAD: [&str; 10] = ["metric", "type", "calls", "sum", "last", "min", "max", "p50", "p95", "not finite"];
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scopes.is_empty() && self.series.is_empty() {
+        let tables = self.tables();
+        if tables.is_empty() {
             return f.write_str("nothing recorded\n");
         }
-        if !self.scopes.is_empty() {
-            write_table(f, SCOPE_HEAD, self.lines.iter().map(|line| self.scope_row(*line)))?;
-        }
-        if !self.series.is_empty() {
-            f.write_str(if self.scopes.is_empty() { "" } else { "\n" })?;
-            write_table(f, SERIES_HEAD, self.series.iter().map(series_row))?;
+        for (at, table) in tables.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { "\n" })?;
+            write_table(f, table)?;
         }
         for (at, degraded) in self.degraded.iter().enumerate() {
             f.write_str(if at == 0 { "\n" } else { "" })?;
@@ -266,65 +248,28 @@ fn not_finite(series: &SeriesAggregate) -> Option<u64> {
 /// Longer names than this run out of their column instead of widening it for everyone.
 const MAX_NAME_WIDTH: usize = 64;
 
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Vec<[String; N]> {
+    std::iter::once(head.map(str::to_owned)).chain(rows).collect()
+}
+
 /// Names to the left, figures to the right; a column without figures is left out.
-fn write_table<const N: usize>(
-    f: &mut fmt::Formatter<'_>,
-    head: [&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> fmt::Result {
-    let rows: Vec<[String; N]> = rows.collect();
+fn write_table<const N: usize>(f: &mut fmt::Formatter<'_>, table: &[[String; N]]) -> fmt::Result {
+    let Some((head, rows)) = table.split_first() else { return Ok(()) };
     let mut widths = [0; N];
-    for row in &rows {
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().min(MAX_NAME_WIDTH).max(*width);
         }
     }
-    let head = head.map(str::to_owned);
-    for row in std::iter::once(&head).chain(&rows) {
+    for row in table {
         let mut line = String::new();
-        for ((cell, head), width) in row.iter().zip(&head).zip(widths).filter(|(_, width)| *width > 0) {
+        for ((cell, head), width) in row.iter().zip(head).zip(widths).filter(|(_, width)| *width > 0) {
             let width = width.max(head.len());
             line += &if line.is_empty() { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
         }
         writeln!(f, "{}", line.trim_end())?;
     }
     Ok(())
-}
-
-/// Names to the left, figures to the right; two blanks before a name are one level.
-fn push_html_table<const N: usize>(out: &mut String, head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
-    out.push_str("<table><thead><tr>");
-    for (at, cell) in head.iter().enumerate() {
-        push_html_cell(out, "th", at == 0, cell);
-    }
-    out.push_str("</tr></thead><tbody>");
-    for row in rows {
-        out.push_str("<tr>");
-        for (at, cell) in row.iter().enumerate() {
-            push_html_cell(out, "td", at == 0, cell);
-        }
-        out.push_str("</tr>");
-    }
-    out.push_str("</tbody></table>");
-}
-
-fn push_html_cell(out: &mut String, tag: &str, is_name: bool, text: &str) {
-    let style = if is_name { "text-align: left; white-space: pre" } else { "text-align: right" };
-    out.push_str(&format!("<{tag} style=\"{style}\">"));
-    push_html_text(out, text);
-    out.push_str(&format!("</{tag}>"));
-}
-
-fn push_html_text(out: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            other => out.push(other),
-        }
-    }
 }
 
 /// Three digits and a unit.

@@ -67,6 +67,11 @@ pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Sen
     catch_unwind(AssertUnwindSafe(f))
 }
 
+/// Calls user code that may panic, where it does not matter with what; none if it did.
+pub(crate) fn survived<R>(f: impl FnOnce() -> R) -> Option<R> {
+    contained(f).map_err(drop_contained).ok()
+}
+
 /// Drops what a panic carried, whose own destructor may panic.
 pub(crate) fn drop_contained(panic: Box<dyn Any + Send>) {
     if let Err(again) = contained(|| drop(panic)) {

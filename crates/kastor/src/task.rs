@@ -13,10 +13,10 @@ use crate::{
     health::DropReason,
     name::name,
     record::flag as record_flag,
-    scope::{Detached, Scope, deliver_inline},
+    scope::{Detached, Scope, finish, foreign_ids, item_flags},
     stack::{self, Suspended},
     sync::Ordering::Relaxed,
-    thread::{Block, Flow, Frame, Lane, Thread, block, flag, lane_flag},
+    thread::{Block, Frame, Lane, Thread, block, flag, lane_flag},
     value::Value,
 };
 
@@ -212,39 +212,25 @@ impl Follower {
 
     fn write(&mut self, t: &Block, lane: &Lane) {
         let scope = &mut self.scope;
-        let flags = lane.cursor.flags.load(Relaxed);
-        if flags & lane_flag::OFF != 0 || scope.items.is_discarded {
+        if lane.cursor.flags.load(Relaxed) & lane_flag::OFF != 0 || scope.items.is_discarded {
             return lane.sink.refused_if_over();
         }
-        let is_home = scope.is_home(&lane.thread);
-        let mut record_flags = buffer::inherited_flags(scope.flags);
-        let (mut sequences, mut aliases) = (scope.sequences, [0; 2]);
-        if !is_home {
-            aliases = aliases.map(|_| t.draw());
-            stack::add_flow(scope.carrier.flow(aliases[0]));
-            stack::add_flow(Flow { span_id: scope.parent_span_id, ..scope.carrier.flow(aliases[1]) });
-            let parent = if scope.parent_span_id == 0 { 0 } else { aliases[1] };
-            sequences = (aliases[0], parent, aliases[0]);
-            record_flags |= record_flag::FOREIGN;
+        let mut record_flags = buffer::inherited_flags(scope.flags) | item_flags(lane, &scope.items);
+        let (mut ids, mut aliases) = (scope.sequences, [].as_slice());
+        let foreign;
+        if !scope.is_home(&lane.thread) {
+            ids = foreign_ids(t, &scope.carrier, scope.parent_span_id);
+            foreign = [ids.0, ids.1];
+            (aliases, record_flags) = (&foreign, record_flags | record_flag::FOREIGN);
         }
         if !is_inside_parent(t, &lane.thread, scope.parent_span_id) {
             record_flags |= record_flag::DETACHED;
         }
-        record_flags |= if scope.items.is_failed { record_flag::FAILED } else { 0 };
-        record_flags |= if scope.items.has_items() { record_flag::ITEMS } else { 0 };
-        if scope.items.dropped() > 0 {
-            lane.sink.cut(scope.items.dropped());
-        }
         let end = lane.sink.ticks();
-        let duration = end.saturating_sub(scope.start);
-        let front = timing_front((scope.path, scope.depth), sequences, (scope.start, duration), record_flags);
-        let written = buffer::write(lane, front, Some(&mut scope.items));
-        let flows = front.flows();
-        aliases.iter().filter(|alias| **alias != 0).for_each(|alias| stack::remove_flow(*alias));
+        let times = (scope.start, end.saturating_sub(scope.start));
         t.last_tick.set(end);
-        if flags & lane_flag::INLINE != 0 {
-            deliver_inline(lane, written.words(), &flows);
-        }
+        let front = timing_front((scope.path, scope.depth), ids, times, record_flags);
+        finish(lane, front, &mut scope.items, aliases);
     }
 }
 

@@ -294,7 +294,7 @@ pub(crate) fn head(key: Name, tag: u8, bytes: usize) -> u64 {
 
 /// Appends one attribute; returns whether all of the value was kept.
 #[inline]
-pub(crate) fn push_value(words: &mut Vec<u64>, key: Name, value: &Value<'_>) -> bool {
+pub fn push_value(words: &mut Vec<u64>, key: Name, value: &Value<'_>) -> bool {
     match *value {
         Value::U64(number) => push_word(words, key, tag::U64, number),
         Value::I64(number) => push_word(words, key, tag::I64, number as u64),

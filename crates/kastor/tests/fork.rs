@@ -212,7 +212,7 @@ fn decode(bytes: &[u8]) -> Result<Answer, usize> {
 fn fork_while(forks: usize, build: impl Fn(Builder) -> Builder, work: impl Fn(&Telemetry) -> u64 + Sync) {
     let (_until_done, done) = mpsc::channel::<()>();
     thread::spawn(move || {
-        if done.recv_timeout(LONG * 6) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if done.recv_timeout(LONG * 30) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("the parent hangs");
             std::process::abort();
         }

@@ -11,6 +11,8 @@ mod cell;
 #[path = "../src/escape.rs"]
 #[allow(dead_code, reason = "the models print nothing")]
 mod escape;
+#[path = "../src/getters.rs"]
+mod getters;
 #[path = "../src/health.rs"]
 #[allow(dead_code, missing_docs, reason = "the models use what counts")]
 mod health;
@@ -104,6 +106,19 @@ mod thread {
         pub(crate) cells: RefCell<Option<Box<dyn Any + Send>>>,
         pub(crate) cursor: Cursor,
     }
+    /// A thread that remembers nothing.
+    pub(crate) struct Block {
+        pub(crate) hot_slots: HotSlots,
+    }
+    pub(crate) struct HotSlots;
+
+    impl HotSlots {
+        pub(crate) fn clear(&self) {}
+    }
+    pub(crate) fn block(f: impl FnOnce(&Block)) {
+        f(&Block { hot_slots: HotSlots });
+    }
+
     #[derive(Default)]
     pub(crate) struct Cursor;
 
@@ -159,6 +174,15 @@ fn a_counter_s_sum_is_that_of_some_moment_and_in_the_end_of_all() {
         let (seen, all) = seen_while(Cell::new(&[]), |cell| [1, 2].into_iter().for_each(|it| cell.add_unsigned(it)));
         assert!(seen.calls <= 2 && [0, 1, 3].contains(&seen.integers), "{seen:?}");
         assert_eq!((all.calls, all.integers), (2, 3));
+    });
+}
+
+#[test]
+fn small_increments_and_their_calls_are_seen_together_also_while_they_are_unpacked() {
+    loom::model(|| {
+        let (seen, all) = seen_while(Cell::new(&[]), |cell| [1, 2, 3].into_iter().for_each(|it| cell.add_packed(it)));
+        assert!([(0, 0), (1, 1), (2, 3), (3, 6)].contains(&(seen.calls, seen.integers)), "{seen:?}");
+        assert_eq!((all.calls, all.integers), (3, 6));
     });
 }
 

@@ -29,13 +29,6 @@ mod clock {
         0
     }
 }
-mod collector {
-    pub(crate) struct Collected;
-
-    impl Collected {
-        pub(crate) fn as_snapshot(&self, _: &dyn Fn() -> crate::health::Stats) {}
-    }
-}
 mod event {
     use crate::{sampler::Sampler, thread::Delivery};
 
@@ -48,6 +41,11 @@ mod event {
         pub(crate) sampler: Sampler,
     }
     pub(crate) struct Batch(pub(crate) u64);
+    pub(crate) struct Collected;
+
+    impl Collected {
+        pub(crate) fn as_snapshot(&self, _: &dyn Fn() -> crate::health::Stats) {}
+    }
 
     impl Batch {
         pub(crate) fn new(part: u64, _: u64, _: BatchFacts) -> Self {
@@ -100,15 +98,10 @@ mod reporter {
         }
     }
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     pub(crate) enum Goal {
+        Durable,
         Delivered,
-    }
-
-    impl Goal {
-        pub(crate) fn and(self, _: Self) -> Self {
-            self
-        }
     }
 
     pub(crate) trait Source: Send + Sync {
@@ -273,7 +266,7 @@ impl Reporting {
 
     fn flush(&self) {
         let ticket = self.worker.ask_flush(Goal::Delivered, Deadline, &self.environment);
-        assert_eq!(self.worker.wait_flush(ticket, Deadline), 0, "nothing is pending");
+        assert_eq!(self.worker.wait_flush(Goal::Delivered, ticket, Deadline), 0, "nothing is pending");
     }
 
     /// What the reporter got so far, in order.

@@ -150,11 +150,11 @@ fn a_counter_is_exact_beyond_what_one_word_holds() {
         count!("macro", 65_535);
         handle.add(65_535_u64);
     }
-    for large in [65_536, 1 << 40, -1, -65_536] {
+    for large in [65_536, 1_i64 << 40, -1, -65_536] {
         count!("macro", large);
         handle.add(large);
     }
-    let expected = (CALLS * 65_535) as f64 + f64::from(1 << 16) + (1_u64 << 40) as f64 - 1.0 - 65_536.0;
+    let expected = (CALLS * 65_535) as f64 + 65_536.0 + (1_u64 << 40) as f64 - 1.0 - 65_536.0;
     assert_eq!(counted(&tele, "macro"), (CALLS + 4, expected));
     assert_eq!(counted(&tele, "handle"), (CALLS + 4, expected));
 }

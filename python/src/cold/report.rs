@@ -51,7 +51,7 @@ impl Report {
     }
 
     fn _repr_html_(&self) -> String {
-        self.report.to_html()
+        kastor_export::report_html(&self.report)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Python reporters: called inline, on the thread that closed the scope, by vectorcall and without a dict.
 //!
-//! The keys' tuple is made once per call site (`keys`), paths once (`texts`), and numbers are used again (`floats`). What a
+//! The keys' tuple is made once per call site (`keys`), and paths once (`texts`); the usual timing is `usual`'s. What a
 //! reporter raises is `reporter`'s business; what is no `Exception` (Ctrl-C, `SystemExit`) goes on after the other
 //! reporters were served.
 
@@ -24,10 +24,10 @@ use super::{
     arguments::values_of,
     cell::{Cell, Extra},
     context::Context,
-    floats,
     keys::{self, ERROR_TYPE, Keys, Kind},
     object::{Owned, clear, lossy_text, new_ref, new_text},
     texts,
+    usual::{self, Times},
 };
 
 thread_local! {
@@ -116,7 +116,7 @@ impl Drop for Values {
     fn drop(&mut self) {
         for object in self.all().iter().skip(Self::HEAD) {
             // SAFETY: null or owned; the thread is attached, as it was when they were put here. None is used after this.
-            unsafe { floats::give_back(*object) };
+            unsafe { ffi::Py_XDECREF(*object) };
         }
     }
 }
@@ -140,29 +140,29 @@ unsafe fn timing_for_some(context: &Context, cell: *mut Cell, end: u64, error: O
                 return true;
             }
             let Some(line) = context.timeline(end) else { return true };
-            let start = (*cell).start;
-            let duration_ns = line.duration_ns(end.saturating_sub(start));
-            let seconds = |ns: u64| floats::take(ns as f64 / 1e9);
-            let (monotonic_ns, unix_ns) = (line.monotonic_ns(start), line.unix_ns(start));
+            let times = Times::new(&line, (*cell).start, end);
+            let arguments = values_of((*cell).arguments());
+            let rich = (*cell).rich();
+            let Some(keys) = keys::find(arguments.0, Kind::Timing) else { return true };
+            let is_usual = error.is_none() && keys.are_behind && arguments.1.len() <= usual::MAX_OWN;
+            if is_usual && rich.is_none_or(|rich| rich.late.is_empty()) {
+                return usual::timing(context, cell, &times, (&keys, arguments.1), is_serving);
+            }
+            let [duration, monotonic, monotonic_end, wall, wall_end] = times.seconds();
+            let seconds = |number: f64| ffi::PyFloat_FromDouble(number);
             let depth = ffi::PyLong_FromLong(std::ffi::c_long::from((*cell).depth() as i32));
             ffi::Py_XINCREF(depth);
             let built_in = [
                 depth,
                 texts::of_parent(cell),
                 depth,
-                seconds(monotonic_ns),
-                seconds(monotonic_ns.saturating_add(duration_ns)),
-                seconds(unix_ns),
-                seconds(unix_ns.saturating_add(duration_ns)),
+                seconds(monotonic),
+                seconds(monotonic_end),
+                seconds(wall),
+                seconds(wall_end),
             ];
-            let event = Event {
-                kind: Kind::Timing,
-                first: (texts::of_scope(cell), seconds(duration_ns)),
-                built_in: &built_in,
-                arguments: values_of((*cell).arguments()),
-                rich: (*cell).rich(),
-                error,
-            };
+            let first = (texts::of_scope(cell), seconds(duration));
+            let event = Event { kind: Kind::Timing, first, built_in: &built_in, arguments, rich, error };
             serve(context, is_serving, event)
         }
     })
@@ -268,11 +268,33 @@ unsafe fn serve(context: &Context, is_serving: &Place<bool>, event: Event<'_>) -
             ffi::PyErr_Clear();
             return true;
         }
-        let arguments = values.all().as_mut_ptr();
-        let method = method_name(event.kind);
-        let mut escaped: Option<PyErr> = None;
+        let escaped = serve_all(context, event.kind, values.all().as_mut_ptr(), names, is_serving);
+        // Values may run code of the program when they go: before the error is set.
+        drop(values);
+        drop((found, own));
+        raise(escaped)
+    }
+}
+
+/// Calls every reporter that takes the events of a kind, as [`PythonReporter::serve`](super::reporter::PythonReporter::serve)
+/// says. Returns what has to go on.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn serve_all(
+    context: &Context,
+    kind: Kind,
+    arguments: *mut *mut PyObject,
+    names: *mut PyObject,
+    is_serving: &Place<bool>,
+) -> Option<PyErr> {
+    // SAFETY: as the caller says.
+    unsafe {
+        let method = method_name(kind);
+        let mut escaped = None;
         is_serving.set(true);
-        for reporter in context.reporters.iter().filter(|reporter| reporter.takes(event.kind)) {
+        for reporter in context.reporters.iter().filter(|reporter| reporter.takes(kind)) {
             if reporter.is_suspended() && !reporter.may_try() {
                 reporter.count_drop(DropReason::ReporterSuspended);
             } else if let Some(error) = reporter.serve(method, arguments, names) {
@@ -280,20 +302,23 @@ unsafe fn serve(context: &Context, is_serving: &Place<bool>, event: Event<'_>) -
             }
         }
         is_serving.set(false);
-        // Values may run code of the program when they go: before the error is set.
-        drop(values);
-        drop((found, own));
-        match escaped {
-            Some(error) => {
-                error.restore(Python::assume_attached());
-                false
-            }
-            None => true,
-        }
+        escaped
     }
 }
 
-/// The usual case: the built-in values, then those of the call, each in the place that its key has. Returns the names, or
+/// Sets an error that has to go on; true if there is none.
+///
+/// # Safety
+/// The thread is attached.
+#[inline(always)]
+pub(crate) unsafe fn raise(escaped: Option<PyErr>) -> bool {
+    let Some(error) = escaped else { return true };
+    // SAFETY: as the caller says.
+    error.restore(unsafe { Python::assume_attached() });
+    false
+}
+
+/// The built-in values, then those of the call, each in the place that its key has. Returns the names, or
 /// null if a value could not be made.
 #[inline(always)]
 unsafe fn in_place(event: &Event<'_>, keys: &Keys, given: &[*mut PyObject], values: &mut Values) -> *mut PyObject {
@@ -320,7 +345,7 @@ unsafe fn give_back(event: &Event<'_>) {
     // SAFETY: null or owned by the event, which nobody uses any more.
     unsafe {
         let own = [event.first.0, event.first.1].into_iter().chain(event.built_in.iter().copied());
-        own.for_each(|object| floats::give_back(object));
+        own.for_each(|object| ffi::Py_XDECREF(object));
     }
 }
 

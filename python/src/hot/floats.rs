@@ -1,46 +1,66 @@
-//! `float` objects that are used again.
+//! The numbers of a timing as `float` objects that are used again.
 //!
-//! A timing is delivered with six of them, and a reporter seldom keeps one: what nobody else refers to after the call gets
+//! A timing is delivered with five of them, and a reporter seldom keeps one: what nobody else refers to after the call gets
 //! the next event's number, instead of being freed and made anew.
+
+use std::ptr;
 
 use pyo3::ffi::{self, PyObject};
 
-use super::object::clear;
+/// As many as a timing has.
+const COUNT: usize = 5;
 
-/// A new reference to a `float`; null, with an error set, without memory.
-///
-/// # Safety
-/// The thread is attached.
-#[inline(always)]
-pub(crate) unsafe fn take(number: f64) -> *mut PyObject {
-    // SAFETY: as the caller says; what is kept is a `float` that nobody else refers to, so that nobody sees it change.
-    unsafe {
-        #[cfg(not(Py_GIL_DISABLED))]
-        if let Some(object) = kept::take() {
-            (*object.cast::<ffi::PyFloatObject>()).ob_fval = number;
-            return object;
+/// Owned references to `float`s.
+pub(crate) struct Numbers([*mut PyObject; COUNT]);
+
+impl Numbers {
+    /// The numbers as objects; none without memory.
+    ///
+    /// # Safety
+    /// The thread is attached.
+    #[inline(always)]
+    pub(crate) unsafe fn new(numbers: [f64; COUNT]) -> Option<Self> {
+        // SAFETY: as the caller says; what is kept is a `float` that nobody else refers to, so that nobody sees it change.
+        unsafe {
+            let mut objects = kept::take();
+            for (object, number) in objects.iter_mut().zip(numbers) {
+                if object.is_null() {
+                    *object = ffi::PyFloat_FromDouble(number);
+                } else {
+                    (*object.cast::<ffi::PyFloatObject>()).ob_fval = number;
+                }
+            }
+            if objects.iter().any(|object| object.is_null()) {
+                ffi::PyErr_Clear();
+                Self(objects).give_back();
+                return None;
+            }
+            Some(Self(objects))
         }
-        ffi::PyFloat_FromDouble(number)
     }
-}
 
-/// Gives a reference to any object back, or null; keeps a `float` that nobody else refers to.
-///
-/// # Safety
-/// Null, or a reference of the caller's; the thread is attached.
-#[inline(always)]
-pub(crate) unsafe fn give_back(mut object: *mut PyObject) {
-    // SAFETY: as the caller says; the type is exact, so that the object has no more than its number.
-    unsafe {
-        #[cfg(not(Py_GIL_DISABLED))]
-        if !object.is_null()
-            && ffi::Py_REFCNT(object) == 1
-            && ffi::Py_TYPE(object) == &raw mut ffi::PyFloat_Type
-            && kept::give(object)
-        {
-            return;
+    #[inline(always)]
+    pub(crate) fn objects(&self) -> [*mut PyObject; COUNT] {
+        self.0
+    }
+
+    /// Gives the references back, or keeps them for the next event.
+    ///
+    /// # Safety
+    /// The thread is attached.
+    #[inline(always)]
+    pub(crate) unsafe fn give_back(self) {
+        let mut objects = self.0;
+        // SAFETY: owned references, or null. Freeing a `float` runs no code of the program.
+        unsafe {
+            for object in &mut objects {
+                if !kept::IS_KEPT || !object.is_null() && ffi::Py_REFCNT(*object) != 1 {
+                    ffi::Py_XDECREF(*object);
+                    *object = ptr::null_mut();
+                }
+            }
+            kept::give(objects);
         }
-        clear(&mut object);
     }
 }
 
@@ -48,38 +68,44 @@ pub(crate) unsafe fn give_back(mut object: *mut PyObject) {
 mod kept {
     use std::{cell::UnsafeCell, ptr};
 
-    use super::PyObject;
+    use super::{COUNT, PyObject, ffi};
 
-    /// As many as two events need, one of them reported while another one is.
-    const MAX: usize = 12;
+    pub(super) const IS_KEPT: bool = true;
 
-    struct Kept(UnsafeCell<([*mut PyObject; MAX], usize)>);
+    /// All of them null while they are in use.
+    struct Kept(UnsafeCell<[*mut PyObject; COUNT]>);
 
     // SAFETY: touched with the GIL held alone.
     unsafe impl Sync for Kept {}
 
-    static KEPT: Kept = Kept(UnsafeCell::new(([ptr::null_mut(); MAX], 0)));
+    static KEPT: Kept = Kept(UnsafeCell::new([ptr::null_mut(); COUNT]));
 
     #[inline(always)]
-    pub(super) unsafe fn take() -> Option<*mut PyObject> {
+    pub(super) unsafe fn take() -> [*mut PyObject; COUNT] {
         // SAFETY: the GIL is held; nothing else refers to the list meanwhile.
-        let (list, len) = unsafe { &mut *KEPT.0.get() };
-        let at = len.checked_sub(1)?;
-        *len = at;
-        list.get(at).copied()
+        unsafe { std::mem::replace(&mut *KEPT.0.get(), [ptr::null_mut(); COUNT]) }
     }
 
     #[inline(always)]
-    pub(super) unsafe fn give(object: *mut PyObject) -> bool {
-        // SAFETY: as in `take`.
-        let (list, len) = unsafe { &mut *KEPT.0.get() };
-        match list.get_mut(*len) {
-            Some(place) => {
-                *place = object;
-                *len += 1;
-                true
+    pub(super) unsafe fn give(objects: [*mut PyObject; COUNT]) {
+        // SAFETY: as in `take`. What another event gave back meanwhile is freed, which runs no code.
+        unsafe {
+            for object in std::mem::replace(&mut *KEPT.0.get(), objects) {
+                ffi::Py_XDECREF(object);
             }
-            None => false,
         }
     }
+}
+
+#[cfg(Py_GIL_DISABLED)]
+mod kept {
+    use super::{COUNT, PyObject, ptr};
+
+    pub(super) const IS_KEPT: bool = false;
+
+    pub(super) unsafe fn take() -> [*mut PyObject; COUNT] {
+        [ptr::null_mut(); COUNT]
+    }
+
+    pub(super) unsafe fn give(_: [*mut PyObject; COUNT]) {}
 }

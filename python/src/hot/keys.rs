@@ -61,6 +61,8 @@ pub(crate) struct Keys {
     pub(crate) merged: Owned,
     /// Where each value goes among the merged ones.
     pub(crate) places: Box<[usize]>,
+    /// Each has the place behind the one before it, the first behind the built-in ones.
+    pub(crate) are_behind: bool,
     /// The keys themselves, with another name where their own is the method's.
     pub(crate) texts: Box<[Owned]>,
     pub(crate) kind: Kind,
@@ -102,6 +104,7 @@ impl Keys {
         Some(Self {
             names,
             merged: tuple(merged)?,
+            are_behind: places.iter().copied().eq(kind.built_in().len()..kind.built_in().len() + places.len()),
             places: places.into(),
             texts: texts.into_iter().map(|(object, _)| object).collect(),
             kind,

@@ -19,4 +19,5 @@ pub(crate) mod scope;
 pub(crate) mod stack;
 pub(crate) mod texts;
 pub(crate) mod types;
+pub(crate) mod usual;
 pub(crate) mod value;

@@ -279,10 +279,6 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
         } else {
             record_unusual(context, cell, end, class)
         };
-        // Nobody but the `with` block itself refers to it: then nobody can enter it again.
-        if !(*cell).extra.is_null() && ffi::Py_REFCNT(cell.cast()) <= 1 {
-            drop_extra(cell);
-        }
         if is_done { none() } else { ptr::null_mut() }
     }
 }

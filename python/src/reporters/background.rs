@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kastor::Deadline;
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyException, intern, prelude::*, types::PyString};
 
 use crate::{
     cold::flushed::Flushed,
@@ -15,11 +15,11 @@ pub(crate) fn flush(python: Python<'_>, context: &Context, deadline: Deadline, f
     for reporter in context.reporters.iter() {
         // SAFETY: the context keeps its reporters.
         let object = unsafe { Bound::from_borrowed_ptr(python, reporter.as_ptr()) };
-        if !object.get_type().hasattr("_kastor_flush")? {
+        if !has(&object, intern!(python, "_kastor_flush"))? {
             continue;
         }
         let (pending, dropped): (u64, u64) =
-            object.call_method1("_kastor_flush", (deadline.remaining().as_secs_f64(),))?.extract()?;
+            object.call_method1(intern!(python, "_kastor_flush"), (deadline.remaining().as_secs_f64(),))?.extract()?;
         // SAFETY: an object that is alive.
         let name = unsafe { class_name(pyo3::ffi::Py_TYPE(reporter.as_ptr()).cast()) };
         flushed.reporters.push((name, pending, dropped));
@@ -39,9 +39,18 @@ pub(crate) struct Accounts {
 
 /// The accounts of a reporter that has a queue of its own; none of any other.
 pub(crate) fn accounts(object: &Bound<'_, PyAny>) -> PyResult<Option<Accounts>> {
-    if !object.get_type().hasattr("_kastor_accounts")? {
+    if !has(object, intern!(object.py(), "_kastor_accounts"))? {
         return Ok(None);
     }
-    let (delivered, dropped, queued, failures, is_suspended) = object.call_method0("_kastor_accounts")?.extract()?;
+    let (delivered, dropped, queued, failures, is_suspended) =
+        object.call_method0(intern!(object.py(), "_kastor_accounts"))?.extract()?;
     Ok(Some(Accounts { delivered, dropped, queued, failures, is_suspended }))
+}
+
+/// Whether the class has a method. What a class raises when it is asked has none; what is no `Exception` goes on.
+fn has(object: &Bound<'_, PyAny>, method: &Bound<'_, PyString>) -> PyResult<bool> {
+    match object.get_type().hasattr(method) {
+        Err(error) if error.is_instance_of::<PyException>(object.py()) => Ok(false),
+        answer => answer,
+    }
 }

@@ -78,8 +78,10 @@ impl Filter {
                 Some(rest) if !rest.is_empty() => (false, rest),
                 _ => (true, word.text.as_str()),
             };
+            // What is quoted stands one further to the front now.
+            let quote_at = word.quote_at.saturating_sub(usize::from(!is_wanted));
             let wrong = |message: String| WrongFilter { message, at: word.at, length: word.length };
-            term(rest, word.quote_at).map(|term| (is_wanted, term)).map_err(wrong)
+            term(rest, quote_at).map(|term| (is_wanted, term)).map_err(wrong)
         });
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
     }

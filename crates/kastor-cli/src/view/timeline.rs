@@ -218,32 +218,30 @@ fn arrows(
     selection: Option<&Bits>,
     lane_id: impl Fn(u32) -> u32,
 ) -> Vec<Arrow> {
-    let mut arrows = Vec::new();
     let is_selected = |place: usize| selection.is_none_or(|selection| selection.has(place));
     let step = scopes.arrows.len() / MOST_ARROWS_ASKED + 1;
-    for (child, parent) in scopes.arrows.iter().step_by(step) {
-        let (child, parent) = (*child as usize, *parent as usize);
-        let to_ns = scopes.start_ns[child];
-        if to_ns < range.from_ns || to_ns >= range.to_ns || !is_selected(child) || !is_selected(parent) {
-            continue;
-        }
-        let (Some(from), Some(to)) = (scopes.row_of(parent), scopes.row_of(child)) else { continue };
-        if from.lane == to.lane {
-            continue;
-        }
-        arrows.push(Arrow {
+    let pairs = scopes.arrows.iter().step_by(step).map(|(child, parent)| (*child as usize, *parent as usize));
+    let seen: Vec<_> = pairs
+        .filter(|(child, parent)| {
+            let is_inside = (range.from_ns..range.to_ns).contains(&scopes.start_ns[*child]);
+            is_inside && is_selected(*child) && is_selected(*parent)
+        })
+        .filter_map(|(child, parent)| Some((child, parent, scopes.row_of(parent)?, scopes.row_of(child)?)))
+        .filter(|(_, _, from, to)| from.lane != to.lane)
+        .collect();
+    // They are in the order of lanes: where there are too many, those that are left out are so evenly.
+    let arrow = |(child, parent, from, to): &(usize, usize, &Row, &Row)| {
+        let to_ns = scopes.start_ns[*child];
+        Arrow {
             from_lane: lane_id(from.lane),
             from_level: from.level,
-            from_ns: to_ns.clamp(scopes.start_ns[parent], scopes.end_ns(parent)).saturating_sub(zero_ns),
+            from_ns: to_ns.clamp(scopes.start_ns[*parent], scopes.end_ns(*parent)).saturating_sub(zero_ns),
             to_lane: lane_id(to.lane),
             to_level: to.level,
             to_ns: to_ns.saturating_sub(zero_ns),
-        });
-        if arrows.len() >= MOST_ARROWS {
-            break;
         }
-    }
-    arrows
+    };
+    seen.iter().step_by(seen.len().div_ceil(MOST_ARROWS).max(1)).map(arrow).collect()
 }
 
 /// What the index alone tells: blocks as boxes, one lane a thread.

@@ -17,6 +17,13 @@ if (folder === undefined) {
   process.exit(2);
 }
 const MILLION = 1_000_000;
+/** Filters are read twice: by the program in Rust, by the page alone in TypeScript. */
+const FILTERS = [
+  "token", "DOCUMENT", "path:demo.*", "path:demo.document", "path:*t?k*", "error", "-error", "error:utf", "error:UTF-8 -decode",
+  "duration>20us", "duration<=20us", "duration>0.02ms token", "attr:file", "attr:file=binary-?.bin", "attr:file=*.ts -error",
+  "attr:bytes=4", "thread:worker-*", "thread:main", "process:1", "\"error\"", "path:\"demo.document\"", "demo -\"document\"",
+  "-\"error\"", "duration>1e1us", "duration>1", "duration:1ms", "process:x", "colour:red", "path:", "\"open",
+];
 const sources = join(fileURLToPath(new URL(".", import.meta.url)), "../src/timeline");
 const file = (name) => join(folder, name);
 
@@ -243,6 +250,14 @@ async function run() {
     }
   });
 
+  await check("with little height the view keeps its width beside the panel", one, async ({ page }) => {
+    await page.setViewportSize({ width: 1200, height: 420 });
+    await page.goto(`${one.url}&view=flame&path=demo.document`);
+    await page.reload();
+    await page.locator(".detail .facts").waitFor();
+    assert.ok((await page.locator(".main").boundingBox()).width > 700);
+  });
+
   await check("light and dark can be chosen, and the choice is in the address", one, async ({ page }) => {
     await firstPicture(page);
     const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -288,6 +303,24 @@ async function run() {
     assert.match(await page.locator(".card .facts").innerText(), /p95/);
   });
 
+  await check("a series with values over time is a chart, and a track below the lanes", one, async ({ page }) => {
+    // The demonstration is over before its sums were written twice: the values are the test's, the chart is the page's.
+    await page.route("**/api/points?*", (route) => {
+      const t = Array.from({ length: 80 }, (_, at) => at * 20_000);
+      const value = t.map((_, at) => (at * 7) % 30);
+      return route.fulfill({ json: { t, value, min: value.map((one) => one - 1), max: value.map((one) => one + 1) } });
+    });
+    await page.goto(`${one.url}&view=metrics`);
+    await page.reload();
+    await page.locator(".card .uplot canvas").first().waitFor();
+    await drawn(page, ".card .uplot canvas", 3);
+    await page.locator(".card .u-over").first().hover();
+    await page.locator(".card .u-legend .u-value", { hasText: /\d/ }).first().waitFor();
+    await page.keyboard.press("1");
+    await page.locator(".label.track").first().waitFor();
+    assert.ok((await page.locator(".label.track").count()) > 1);
+  });
+
   await check("without its token a page says what to do", one, async ({ page }) => {
     await page.goto("about:blank");
     await page.goto(`${one.origin}/#token=00000000000000000000000000000000`);
@@ -313,6 +346,7 @@ async function run() {
 
   await live();
   await html();
+  await filters(one, pathToFileURL(file("run.html")).href);
   await hostile();
 }
 
@@ -371,6 +405,24 @@ async function html() {
     await page.getByRole("tab", { name: "Metrics" }).click();
     await page.locator(".card").first().waitFor();
     assert.deepEqual(faults.requests.filter((url) => url.split("#")[0] !== address && !url.startsWith("data:")), []);
+  });
+}
+
+async function filters(served, address) {
+  await check("a filter means the same in one file as with the program", served, async ({ page }) => {
+    const told = async (url, filter) => {
+      await page.goto("about:blank");
+      await page.goto(`${url}view=scopes&filter=${encodeURIComponent(filter)}`);
+      await page.waitForFunction(() => /scopes/.test(document.querySelector(".scopes-view .view-note")?.textContent ?? "") || document.querySelector(".filter-error:not([hidden])"));
+      return page.evaluate(() => document.querySelector(".filter-error:not([hidden])")?.textContent ?? document.querySelector(".scopes-view .view-note").textContent);
+    };
+    const answers = new Set();
+    for (const filter of FILTERS) {
+      const [program, alone] = [await told(`${served.url}&`, filter), await told(`${address}#`, filter)];
+      assert.equal(alone, program, filter);
+      answers.add(program);
+    }
+    assert.ok(answers.size > 12, "the filters are different ones");
   });
 }
 

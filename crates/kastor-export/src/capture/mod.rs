@@ -34,6 +34,7 @@ mod check;
 mod config;
 mod files;
 mod format;
+mod kept;
 mod nesting;
 mod pack;
 mod read;
@@ -59,6 +60,7 @@ pub use self::{
     check::{Checked, Gap, Repaired, SessionReport, ThreadReport, check, gaps_between, repair},
     config::{CaptureConfig, Durability},
     format::{IndexEntry, Session, Thread},
+    kept::{Kept, KeptRecords, KeptScope, KeptSeries, kept_histogram},
     read::{Damage, Part, Reader},
     record::{Attribute, Block, Metric, PointEvent, Record, StoredValue, Timing},
     replay::{Replay, Replayed},

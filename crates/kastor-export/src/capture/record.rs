@@ -13,14 +13,14 @@ use super::{
 use crate::frame::{u32_at, u64_at};
 
 pub(super) const RECORD_BYTES: usize = 32;
-const FLOW_BYTES: usize = 32;
+pub(super) const FLOW_BYTES: usize = 32;
 /// Items of one record, or of one point event, that are looked at; the core writes fewer.
-const MAX_ITEMS: usize = 256;
+pub(super) const MAX_ITEMS: usize = 256;
 /// Flows of one block that are looked at; no chunk of the core has room for more.
-const MAX_FLOWS: usize = 2048;
+pub(super) const MAX_FLOWS: usize = 2048;
 
-const TIMING: u8 = 1;
-const METRIC: u8 = 2;
+pub(super) const TIMING: u8 = 1;
+pub(super) const METRIC: u8 = 2;
 
 /// The flag of a record that has items.
 pub(super) const ITEMS: u8 = flag::ITEMS;
@@ -45,10 +45,10 @@ pub(super) mod tag {
     pub(crate) const F64: u8 = 5;
     pub(crate) const STR: u8 = 6;
     pub(crate) const BYTES: u8 = 7;
-    pub(super) const ERROR: u8 = 16;
-    pub(super) const EVENT: u8 = 17;
-    pub(super) const LINK: u8 = 18;
-    pub(super) const DROPPED: u8 = 19;
+    pub(crate) const ERROR: u8 = 16;
+    pub(crate) const EVENT: u8 = 17;
+    pub(crate) const LINK: u8 = 18;
+    pub(crate) const DROPPED: u8 = 19;
 }
 
 /// What a run of records amounts to: the part of a block's header that takes a look at each.
@@ -125,7 +125,7 @@ pub(super) struct Raw<'a> {
 
 impl<'a> Raw<'a> {
     #[inline]
-    fn path(&self) -> u32 {
+    pub(super) fn path(&self) -> u32 {
         u32_at(self.fixed, 0)
     }
 
@@ -135,7 +135,7 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
-    fn kind(&self) -> u8 {
+    pub(super) fn kind(&self) -> u8 {
         self.fixed[5]
     }
 
@@ -153,6 +153,11 @@ impl<'a> Raw<'a> {
         if self.kind() == TIMING && self.has(flag::LONG) { 8 } else { 0 }
     }
 
+    /// What stands between the fixed part and the items.
+    pub(super) fn extra_bytes(&self) -> usize {
+        self.long_bytes() + if self.has(flag::DEEPER) { 8 } else { 0 }
+    }
+
     fn depth(&self, tables: &Tables) -> u32 {
         match self.has(flag::DEEPER) {
             true => u32_at(self.rest, self.long_bytes()),
@@ -160,18 +165,17 @@ impl<'a> Raw<'a> {
         }
     }
 
-    fn items(&self) -> Items<'a> {
+    pub(super) fn items(&self) -> Items<'a> {
         if !self.has(flag::ITEMS) {
             return Items::new(&[]);
         }
-        let at = self.long_bytes() + if self.has(flag::DEEPER) { 8 } else { 0 };
-        Items::new(self.rest.get(at..).unwrap_or(&[]))
+        Items::new(self.rest.get(self.extra_bytes()..).unwrap_or(&[]))
     }
 }
 
 /// Ends at the first bytes that are no record.
 #[derive(Clone, Copy)]
-struct RawRecords<'a>(&'a [u8]);
+pub(super) struct RawRecords<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for RawRecords<'a> {
     type Item = Raw<'a>;
@@ -577,10 +581,10 @@ impl<'a> StoredValue<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Item<'a> {
-    key: u32,
-    tag: u8,
-    payload: &'a [u8],
+pub(super) struct Item<'a> {
+    pub(super) key: u32,
+    pub(super) tag: u8,
+    pub(super) payload: &'a [u8],
 }
 
 impl<'a> Item<'a> {
@@ -590,13 +594,13 @@ impl<'a> Item<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Items<'a> {
+pub(super) struct Items<'a> {
     bytes: &'a [u8],
     left: usize,
 }
 
 impl<'a> Items<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, left: MAX_ITEMS }
     }
 

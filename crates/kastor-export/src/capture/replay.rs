@@ -5,11 +5,12 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use kastor::{Batch, Error, Histogram, KeptRecords, KeptScope, KeptSeries, Process, Snapshot, Value};
+use kastor::{Batch, Error, Histogram, Process, Snapshot, Value};
 
 use super::{
     aggregates::{Aggregate, Aggregates, ScopeSums, SeriesSums, StoredHistogram},
     format::Session,
+    kept::{Kept, KeptRecords, KeptScope, KeptSeries, kept_histogram},
     read::{Damage, Part, Reader},
     record::{Block, StoredValue, Timing},
     tables::Tables,
@@ -18,7 +19,7 @@ use super::{
 /// Reads a capture as a process would report it.
 pub struct Replay<R> {
     reader: Reader<R>,
-    kept: kastor::Replay,
+    kept: Kept,
     told: Told,
     /// Paths of earlier processes that found no room.
     without_room: u64,
@@ -29,7 +30,7 @@ pub struct Replay<R> {
 /// Whether a scope is to be replayed.
 type Wants<'w> = dyn FnMut(&Block<'_>, &Timing<'_>) -> bool + 'w;
 
-/// What the core was told of the tables.
+/// What was told of the tables.
 #[derive(Default)]
 struct Told {
     names: usize,
@@ -62,7 +63,7 @@ impl Replay<File> {
 impl<R: Read> Replay<R> {
     /// Replays what a reader reads.
     pub fn new(reader: Reader<R>) -> Self {
-        Self { reader, kept: kastor::Replay::default(), told: Told::default(), without_room: 0, wanted: Vec::new() }
+        Self { reader, kept: Kept::default(), told: Told::default(), without_room: 0, wanted: Vec::new() }
     }
 
     /// The next part; none at the end.
@@ -93,7 +94,7 @@ impl<R: Read> Replay<R> {
             Some(Part::Session(session)) => {
                 let process = process(session);
                 self.without_room += kept.paths_without_room();
-                *kept = kastor::Replay::new(process);
+                *kept = Kept::new(process);
                 *told = Told::default();
                 Some(Replayed::Process(process))
             }
@@ -127,7 +128,7 @@ impl<R: Read> Replay<R> {
 
 impl Told {
     /// Tells what is new since the last time: numbers are never told twice with different meanings in a session.
-    fn catch_up(&mut self, tables: &Tables, kept: &mut kastor::Replay) {
+    fn catch_up(&mut self, tables: &Tables, kept: &mut Kept) {
         for (number, text) in tables.names_since(self.names) {
             kept.name(number, text);
         }
@@ -160,7 +161,7 @@ fn records_of<'a>(block: &Block<'a>) -> KeptRecords<'a> {
     }
 }
 
-fn snapshot<'k>(kept: &'k mut kastor::Replay, aggregates: &Aggregates<'_>) -> Snapshot<'k> {
+fn snapshot<'k>(kept: &'k mut Kept, aggregates: &Aggregates<'_>) -> Snapshot<'k> {
     let (mut scopes, mut series) = (Vec::new(), Vec::new());
     for entry in aggregates.entries() {
         match entry {
@@ -220,6 +221,6 @@ impl StoredHistogram<'_> {
         let positive = (self.positive_offset, self.positive().collect());
         let negative = (self.negative_offset, self.negative().collect());
         let extremes = self.min.zip(self.max);
-        Histogram::from_kept([positive, negative], (self.zeros, self.not_finite), self.sum, extremes)
+        kept_histogram([positive, negative], (self.zeros, self.not_finite), self.sum, extremes)
     }
 }

@@ -42,6 +42,13 @@ pub(super) enum Role {
     ErrorType,
 }
 
+impl Key {
+    /// The same, with values that are secret also where those of another key are.
+    pub(super) fn secret_like(self, other: Key) -> Self {
+        Self { is_secret: self.is_secret || other.is_secret, ..self }
+    }
+}
+
 impl AttributeBytes {
     pub(super) fn new(redaction: Redaction) -> Self {
         Self { redaction, known: vec![None; KNOWN_KEYS].into() }

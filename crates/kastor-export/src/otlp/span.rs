@@ -126,7 +126,8 @@ impl SpanEncoder {
         let Self { limits, attributes, of_thread, bytes: to, .. } = self;
         let ids = Ids { trace, span, parent: metric.parent_span_id() };
         push_front(to, &ids, metric.name(), (metric.unix_ns(), metric.unix_ns()));
-        let key = attributes.key("kastor.metric.value");
+        // It is secret where an attribute of the metric's name would be.
+        let key = attributes.key("kastor.metric.value").secret_like(attributes.key(metric.name()));
         attributes.push(to, ATTRIBUTES, key, &metric.value(), limits.value_characters);
         let bounds = (limits.attributes.saturating_sub(1), limits.value_characters);
         let left_out = attributes.push_all(to, ATTRIBUTES, metric.attributes(), bounds);

@@ -1,7 +1,7 @@
 //! The bytes of spans against those that the official types make of the same events: each byte, whatever is in the
 //! records.
 
-use kastor::{Anchor, Batch, Event, KeptRecords, Metric, Outcome, Process, Replay, Timing, Value};
+use kastor::{Anchor, Batch, Event, Metric, Outcome, Process, Timing, Value};
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
     trace::v1::{Span, Status, span, status},
@@ -13,7 +13,10 @@ use super::{
     span::{SpanEncoder, SpanLimits},
     value::{AttributeWriter, integer, text},
 };
-use crate::Redaction;
+use crate::{
+    Redaction,
+    capture::{Kept, KeptRecords},
+};
 
 /// A span as the official types have it, built the long way.
 struct Official {
@@ -86,7 +89,9 @@ impl Official {
             ..Span::default()
         };
         let (most, longest) = (self.limits.attributes, self.limits.value_characters);
-        self.writer.push(&mut span.attributes, "kastor.metric.value", &metric.value(), longest);
+        let replacement = self.redaction.replacement(metric.name(), &metric.value());
+        let value = replacement.as_deref().map_or(metric.value(), Value::Str);
+        self.writer.push(&mut span.attributes, "kastor.metric.value", &value, longest);
         span.dropped_attributes_count = self.writer.write(&mut span.attributes, metric.attributes(), most, longest);
         self.add_thread(&mut span.attributes, thread.0, thread.1);
         span
@@ -222,7 +227,7 @@ fn limits() -> impl Strategy<Value = SpanLimits> {
 }
 
 fn with_batch<R>(records: &[u8], flows: &[u8], slope: f64, f: impl FnOnce(&Batch<'_>) -> R) -> R {
-    let mut replay = Replay::new(Process { id: 1, instance_id: 2 });
+    let mut replay = Kept::new(Process { id: 1, instance_id: 2 });
     (4..).zip(NAMES).for_each(|(number, name)| replay.name(number, name));
     [
         (1, 0, "job"),

@@ -39,7 +39,7 @@ struct Shard {
 }
 
 /// The sums of one path. Calls are not counted: they are the sum of all buckets.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 #[repr(C, align(64))]
 struct Slot {
     total: u64,
@@ -220,18 +220,7 @@ impl Counting {
 
 impl Slot {
     fn new(path: Path) -> Self {
-        Self {
-            total: 0,
-            min: u64::MAX,
-            recent_max: 0,
-            buckets: Buckets::default(),
-            max: 0,
-            errors: 0,
-            detached: 0,
-            nested: 0,
-            path,
-            exemplar: None,
-        }
+        Self { path, min: u64::MAX, ..Self::default() }
     }
 
     #[inline(always)]
@@ -276,23 +265,16 @@ impl Slot {
 
     fn finish(&self, timeline: &Timeline, children: u64) -> ScopeAggregate {
         let ns = |ticks| timeline.duration_ns(ticks);
-        let calls = self.calls();
         let float = |ticks| ns(ticks) as f64;
-        let durations = Histogram::from_buckets(
-            self.buckets.clone(),
-            0,
-            calls,
-            float(self.total),
-            float(self.min),
-            float(self.max),
-        );
+        let (total, min, max) = (float(self.total), float(self.min), float(self.max));
+        let durations_ns = Histogram::from_buckets(self.buckets.clone(), total, min, max);
         ScopeAggregate {
             path: self.path,
-            calls,
+            calls: durations_ns.count(),
             errors: self.errors,
             total_ns: ns(self.total),
             self_ns: ns(self.total.saturating_sub(children)),
-            durations_ns: durations,
+            durations_ns,
             exemplar: self.exemplar.map(|found| Exemplar {
                 value: float(found.duration),
                 unix_ns: timeline.unix_ns(found.start.saturating_add(found.duration)),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use self::claim::{make_room, publish, restart};
 pub(crate) use self::{
     claim::{append, append_foreign},
-    front::{frame_flags, frame_front, inherited_flags, metric_front, timing_front, write},
+    front::{Front, frame_flags, frame_front, inherited_flags, metric_front, timing_front, write},
     owner::{forget_past, hold, lane, renew_sequence, set_lane_flags, thread, threads},
     pool::{give_back, give_back_items, stock_pool, take_items, trim_pool},
 };

@@ -13,7 +13,10 @@ use std::{sync::OnceLock, time::Duration};
 
 pub use self::mock::MockClock;
 pub(crate) use self::tsc::raw_ticks;
-use crate::sync::{AtomicU8, Mutex, Ordering::Relaxed, lock};
+use crate::{
+    getters::getters,
+    sync::{AtomicU8, Mutex, Ordering::Relaxed, lock},
+};
 
 /// Where a context's ticks come from.
 #[derive(Clone, Debug)]
@@ -30,15 +33,10 @@ impl Clock {
     /// The counter if the kernel uses it as its own clocksource, else the monotonic clock. Read once per process.
     pub(crate) fn system() -> Self {
         static CHOICE: AtomicU8 = AtomicU8::new(0);
-        let choice = match CHOICE.load(Relaxed) {
-            0 => {
-                let choice = if tsc::is_trusted() { 1 } else { 2 };
-                CHOICE.store(choice, Relaxed);
-                choice
-            }
-            choice => choice,
-        };
-        if choice == 1 { Clock::Counter } else { Clock::Os }
+        if CHOICE.load(Relaxed) == 0 {
+            CHOICE.store(if tsc::is_trusted() { 1 } else { 2 }, Relaxed);
+        }
+        if CHOICE.load(Relaxed) == 1 { Clock::Counter } else { Clock::Os }
     }
 
     pub(crate) fn ticks(&self) -> u64 {
@@ -74,31 +72,25 @@ impl Clock {
     }
 }
 
-/// A few attempts are enough to dodge an interrupt; the bracket's width bounds the error of the pair.
 fn bracketed(ticks: impl Fn() -> u64) -> Anchor {
-    let mut best = (u64::MAX, Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 });
-    for _ in 0..4 {
-        let before = ticks();
-        let monotonic_ns = os::monotonic_ns();
-        let after = ticks();
+    let (ticks, monotonic_ns) = tightest(4, ticks, os::monotonic_ns);
+    let (middle_ns, unix_ns) = tightest(3, os::monotonic_ns, os::unix_ns);
+    let unix_ns = i128::from(unix_ns) + i128::from(monotonic_ns) - i128::from(middle_ns);
+    Anchor { ticks, monotonic_ns, unix_ns: u64::try_from(unix_ns).unwrap_or(0) }
+}
+
+/// The same moment on two clocks: the middle of a bracket, and what was read within it. A few attempts are enough to
+/// dodge an interrupt; the width of the tightest bracket bounds the error of the pair.
+fn tightest(attempts: u32, bracket: impl Fn() -> u64, within: impl Fn() -> u64) -> (u64, u64) {
+    let mut best = (u64::MAX, (0, 0));
+    for _ in 0..attempts {
+        let (before, read, after) = (bracket(), within(), bracket());
         let width = after.wrapping_sub(before);
         if width < best.0 {
-            best = (width, Anchor { ticks: before.wrapping_add(width / 2), monotonic_ns, unix_ns: 0 });
+            best = (width, (before.wrapping_add(width / 2), read));
         }
     }
-    let (mut anchor, mut width) = (best.1, u64::MAX);
-    for _ in 0..3 {
-        let before = os::monotonic_ns();
-        let unix_ns = os::unix_ns();
-        let after = os::monotonic_ns();
-        if after.wrapping_sub(before) < width {
-            width = after.wrapping_sub(before);
-            let middle = i128::from(before) + i128::from(width / 2);
-            let unix = i128::from(unix_ns) + (i128::from(anchor.monotonic_ns) - middle);
-            anchor.unix_ns = u64::try_from(unix).unwrap_or(0);
-        }
-    }
-    anchor
+    best.1
 }
 
 /// One moment on three scales: raw ticks, monotonic nanoseconds, Unix nanoseconds.
@@ -112,11 +104,15 @@ pub struct Anchor {
     pub unix_ns: u64,
 }
 
-/// A straight line through two anchors: what a tick means in time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timeline {
-    anchor: Anchor,
-    ns_per_tick: f64,
+getters! {
+    /// A straight line through two anchors: what a tick means in time.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct Timeline {
+        /// The newest anchor, which fixes where the line lies.
+        anchor: Anchor,
+        /// Nanoseconds in one tick.
+        ns_per_tick: f64,
+    }
 }
 
 impl Timeline {
@@ -125,18 +121,8 @@ impl Timeline {
         Timeline { anchor: Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 }, ns_per_tick: 1.0 };
 
     /// The line through `anchor` with the given slope.
-    pub(crate) fn new(anchor: Anchor, ns_per_tick: f64) -> Self {
+    pub fn new(anchor: Anchor, ns_per_tick: f64) -> Self {
         Self { anchor, ns_per_tick }
-    }
-
-    /// The newest anchor, which fixes where the line lies.
-    pub fn anchor(&self) -> Anchor {
-        self.anchor
-    }
-
-    /// Nanoseconds in one tick.
-    pub fn ns_per_tick(&self) -> f64 {
-        self.ns_per_tick
     }
 
     /// A number of ticks as nanoseconds.

@@ -1,15 +1,12 @@
 //! How a context comes to be.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{
-    Telemetry,
-    core::{Context, Parts},
-};
+use super::{Context, Telemetry};
 use crate::{
     clock::{Clock, MockClock},
     config,
-    dispatch::{Background, OnFull, Worker},
+    dispatch::{Background, OnFull},
     reporter::{Guarded, Reporter},
     sampler::Sampler,
 };
@@ -20,14 +17,14 @@ pub const QUEUE_BYTES: usize = 16 << 20;
 /// Builds a context; made by [`Telemetry::builder`].
 #[must_use = "nothing is built before `build`"]
 pub struct Builder {
-    reporters: Vec<(Guarded, Option<OnFull>)>,
-    interval: Duration,
-    queue_bytes: usize,
+    pub(super) reporters: Vec<(Guarded, Option<OnFull>)>,
+    pub(super) interval: Duration,
+    pub(super) queue_bytes: usize,
     exit_flush: Duration,
-    is_strict: bool,
-    clock: Option<Clock>,
-    sampler: Sampler,
-    overhead_budget: Option<f64>,
+    pub(super) is_strict: bool,
+    pub(super) clock: Option<Clock>,
+    pub(super) sampler: Sampler,
+    pub(super) overhead_budget: Option<f64>,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -137,24 +134,8 @@ impl Builder {
 
     /// Builds an enabled context, whatever the environment says.
     pub fn build(self) -> Telemetry {
-        let background = self.reporters.iter().filter(|(_, on_full)| on_full.is_some()).count().max(1);
-        let max_bytes = self.queue_bytes / background;
-        let (mut inline, mut workers) = (Vec::new(), Vec::new());
-        for (guarded, on_full) in self.reporters {
-            match on_full {
-                None => inline.push(guarded),
-                Some(on_full) => workers.push(Arc::new(Worker::new(guarded, on_full, max_bytes))),
-            }
-        }
-        let overhead_budget = self.overhead_budget.filter(|share| *share > 0.0);
-        // The collector's tick decides about the budget.
-        let exit_flush = (!workers.is_empty() || overhead_budget.is_some()).then_some(self.exit_flush);
-        let clock = self.clock.unwrap_or_else(Clock::system);
-        let (is_strict, interval, sampler) = (self.is_strict, self.interval, self.sampler);
-        Telemetry::from_context(
-            Context::new(Parts { clock, inline, workers, is_strict, interval, sampler, overhead_budget }),
-            exit_flush,
-        )
+        let exit_flush = self.exit_flush;
+        Telemetry::from_context(Context::new(self), exit_flush)
     }
 
     /// Builds an enabled context if the environment enables telemetry (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not

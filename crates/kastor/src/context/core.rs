@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{
+    Builder,
     budget::{Budget, Change},
+    collector,
     rules::Rules,
 };
 use crate::{
@@ -17,8 +19,8 @@ use crate::{
     buffer,
     callsite::{self, Decide, Vote},
     clock::{Anchor, Anchors, Clock, Timeline, now_ns},
-    dispatch::{self, Collected, Environment, Managed, Shared, Worker},
-    event::{Event, Events, Metric, Process, Snapshot, Source},
+    dispatch::{Environment, Shared, Worker},
+    event::{Collected, Event, Metric, Process, Snapshot, Source},
     health::{Degraded, DropReason, Ledger, Stats},
     name,
     record::Records,
@@ -43,7 +45,7 @@ pub(crate) struct Context {
     pub(super) inline: Vec<Guarded>,
     pub(super) workers: Vec<Arc<Worker>>,
     pub(super) rules: Rules,
-    budget: Option<Budget>,
+    pub(super) budget: Option<Budget>,
     /// Paths that were degraded or restored so far.
     degradations: AtomicU64,
     rate: Rate,
@@ -58,52 +60,45 @@ pub(crate) struct Context {
     start_unix_ns: AtomicU64,
 }
 
-/// What the builder decided.
-pub(super) struct Parts {
-    pub(super) clock: Clock,
-    pub(super) inline: Vec<Guarded>,
-    pub(super) workers: Vec<Arc<Worker>>,
-    pub(super) is_strict: bool,
-    pub(super) interval: Duration,
-    pub(super) sampler: Sampler,
-    pub(super) overhead_budget: Option<f64>,
-}
-
 impl Context {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(builder: Builder) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let anchors = Arc::new(Anchors::new(parts.clock.clone()));
+        let Builder { reporters, interval, queue_bytes, is_strict, clock, sampler, overhead_budget, .. } = builder;
+        let background = reporters.iter().filter(|(_, on_full)| on_full.is_some()).count().max(1);
+        let (mut inline, mut workers) = (Vec::new(), Vec::new());
+        for (guarded, on_full) in reporters {
+            match on_full {
+                None => inline.push(guarded),
+                Some(on_full) => workers.push(Arc::new(Worker::new(guarded, on_full, queue_bytes / background))),
+            }
+        }
+        let clock = clock.unwrap_or_else(Clock::system);
+        let anchors = Arc::new(Anchors::new(clock.clone()));
         let Anchor { unix_ns: start_unix_ns, monotonic_ns, .. } = anchors.current().anchor();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let budget = parts.overhead_budget.and_then(|share| Budget::new(share, monotonic_ns));
-        let environment = Environment {
-            anchors,
-            process,
-            sampler: parts.sampler,
-            is_weighed: budget.is_some(),
-            context: OnceLock::new(),
-        };
+        let share = overhead_budget.filter(|share| *share > 0.0);
+        let budget = share.and_then(|share| Budget::new(share, monotonic_ns));
+        let is_weighed = budget.is_some();
         Self {
             id: NEXT.fetch_add(1, Relaxed),
-            clock: parts.clock,
-            environment: Arc::new(environment),
-            shards: Shards::new(processors),
+            clock,
+            environment: Arc::new(Environment { anchors, process, sampler, is_weighed, context: OnceLock::new() }),
+            shards: Shards::new(std::thread::available_parallelism().map_or(1, usize::from)),
             series: SeriesTable::default(),
             descriptions: Descriptions::default(),
-            inline: parts.inline,
-            workers: parts.workers,
+            inline,
+            workers,
             rules: Rules::default(),
             budget,
             degradations: AtomicU64::new(0),
             rate: Rate::default(),
-            is_strict: parts.is_strict,
-            interval: parts.interval,
+            is_strict,
+            interval,
             state: AtomicU8::new(ON),
             timings: AtomicU64::new(0),
             metrics: AtomicU64::new(0),
             cut_values: AtomicU64::new(0),
             refused: Ledger::default(),
-            next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(parts.interval.as_nanos() as u64)),
+            next_snapshot_ns: AtomicU64::new(now_ns().saturating_add(interval.as_nanos() as u64)),
             start_unix_ns: AtomicU64::new(start_unix_ns),
         }
     }
@@ -176,7 +171,7 @@ impl Context {
 
     /// Brings everything emitted so far as far as the goal says. Returns per worker what is still pending.
     pub(super) fn flush(&self, goal: Goal, deadline: Deadline) -> Vec<u64> {
-        dispatch::ensure_running();
+        collector::ensure_running();
         let mut is_all = self.publish();
         if block(|t| t.delivering.get()) || crate::thread::is_own() {
             return self.workers.iter().map(|worker| worker.pending()).collect();
@@ -402,7 +397,7 @@ impl Sink for Context {
                 return;
             }
             let source = Source::inline(part, &self.environment.anchors, self.environment.sampler);
-            for event in Events::new(part.records, &source) {
+            for event in source.events() {
                 self.inline_event(&event);
             }
             t.delivering.set(false);
@@ -495,8 +490,10 @@ impl Decide for Context {
     }
 }
 
-impl Managed for Context {
-    fn tick(&self) {
+/// For the collector, the end of the process, and forks.
+impl Context {
+    /// Claims, nudges, and takes a snapshot if it is time.
+    pub(super) fn tick(&self) {
         self.publish();
         self.weigh();
         self.workers.iter().for_each(|worker| worker.nudge(&self.environment));
@@ -507,11 +504,13 @@ impl Managed for Context {
         }
     }
 
-    fn wake_workers(&self) {
+    /// Wakes idle workers, so that they see that they are to rest.
+    pub(super) fn wake_workers(&self) {
         self.workers.iter().for_each(|worker| worker.wake());
     }
 
-    fn flush_at_exit(&self, deadline: Deadline) {
+    /// Flushes and drops the rest, counted.
+    pub(super) fn flush_at_exit(&self, deadline: Deadline) {
         let pending = self.flush(Goal::Delivered, deadline);
         for (worker, pending) in self.workers.iter().zip(pending) {
             if pending > 0 {
@@ -524,7 +523,8 @@ impl Managed for Context {
         }
     }
 
-    fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
+    /// Locks what a forked child must find unlocked.
+    pub(super) fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         held.push(Box::new(self.environment.anchors.hold()));
         held.extend(self.budget.as_ref().map(|budget| Box::new(budget.hold()) as Box<dyn Held + 'a>));
         self.rules.hold(held);
@@ -535,7 +535,8 @@ impl Managed for Context {
         self.workers.iter().for_each(|worker| worker.hold(held));
     }
 
-    fn forget_past(&self) {
+    /// In a forked child: what happened before is the parent's business.
+    pub(super) fn forget_past(&self) {
         self.shards.clear();
         self.series.clear();
         self.inline.iter().for_each(Guarded::reset);

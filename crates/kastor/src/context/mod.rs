@@ -5,7 +5,9 @@
 
 mod budget;
 mod builder;
+mod collector;
 mod core;
+mod fork;
 mod rules;
 
 use std::{
@@ -17,12 +19,15 @@ use std::{
 };
 
 pub use self::builder::{Builder, IntoReporter, QUEUE_BYTES};
-pub(crate) use self::core::Context;
+pub(crate) use self::{
+    collector::{ensure_running, rest, wake},
+    core::Context,
+};
 use crate::{
     buffer,
     callsite::{self, Decide},
-    dispatch::{self, Managed},
     event::Snapshot,
+    getters::getters,
     health::{DropReason, Stats},
     name::Path,
     report::Report,
@@ -72,13 +77,13 @@ impl Telemetry {
         block(|t| with_current(t, |telemetry| telemetry.cloned().unwrap_or(Self::DISABLED)))
     }
 
-    fn from_context(context: Context, exit_flush: Option<Duration>) -> Self {
+    fn from_context(context: Context, exit_flush: Duration) -> Self {
         let context = Arc::new(context);
+        let exit_flush = (!context.workers.is_empty() || context.budget.is_some()).then_some(exit_flush);
         context.start();
         let decider: Arc<dyn Decide> = Arc::<Context>::clone(&context);
         callsite::add_decider(&decider);
-        let managed: Arc<dyn Managed> = Arc::<Context>::clone(&context);
-        dispatch::manage(Arc::downgrade(&managed), exit_flush);
+        collector::manage(Arc::downgrade(&context), exit_flush);
         let sink: Arc<dyn Sink> = Arc::<Context>::clone(&context);
         Self { handle: Some(Arc::new(Handle { context, sink })) }
     }
@@ -331,6 +336,7 @@ impl Drop for Override {
 }
 
 /// There is a process default already.
+#[derive(Debug)]
 pub struct InstallError {
     telemetry: Telemetry,
 }
@@ -342,12 +348,6 @@ impl InstallError {
     }
 }
 
-impl fmt::Debug for InstallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InstallError")
-    }
-}
-
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this process has a default context already: install one, early in `main`")
@@ -356,10 +356,13 @@ impl fmt::Display for InstallError {
 
 impl std::error::Error for InstallError {}
 
-/// What [`Telemetry::flush`] left behind.
-#[derive(Clone, Debug, Default)]
-pub struct Flush {
-    reporters: Vec<FlushedReporter>,
+getters! {
+    /// What [`Telemetry::flush`] left behind.
+    #[derive(Clone, Debug, Default)]
+    pub struct Flush {
+        /// The background reporters, in the order of registration. Inline ones have nothing pending.
+        reporters: Vec<FlushedReporter> => &[FlushedReporter],
+    }
 }
 
 /// One background reporter after a flush.
@@ -378,11 +381,6 @@ impl Flush {
     pub fn is_complete(&self) -> bool {
         self.reporters.iter().all(|reporter| reporter.pending == 0)
     }
-
-    /// The background reporters, in the order of registration. Inline ones have nothing pending.
-    pub fn reporters(&self) -> &[FlushedReporter] {
-        &self.reporters
-    }
 }
 
 impl fmt::Display for Flush {
@@ -396,33 +394,24 @@ impl fmt::Display for Flush {
     }
 }
 
-/// A scope that has not closed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenScope {
-    path: Path,
-    thread: String,
-    thread_index: u32,
-    open_for: Duration,
+getters! {
+    /// A scope that has not closed yet.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OpenScope {
+        /// Name of the thread it was opened on.
+        thread: String => &str,
+        /// Number of that thread in this process.
+        thread_index: u32,
+        /// How long it has been open.
+        open_for: Duration,
+    } with {
+        path: Path,
+    }
 }
 
 impl OpenScope {
     /// The full path.
     pub fn scope(&self) -> &'static str {
         self.path.text()
-    }
-
-    /// Name of the thread it was opened on.
-    pub fn thread(&self) -> &str {
-        &self.thread
-    }
-
-    /// Number of that thread in this process.
-    pub fn thread_index(&self) -> u32 {
-        self.thread_index
-    }
-
-    /// How long it has been open.
-    pub fn open_for(&self) -> Duration {
-        self.open_for
     }
 }

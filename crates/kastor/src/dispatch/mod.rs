@@ -1,11 +1,9 @@
-//! What happens behind the program's back: one worker thread per background reporter, one collector for all contexts.
+//! What happens behind the program's back: the library's threads, and one worker for each background reporter.
 //!
 //! Threads start on first need. No call of a reporter happens under a lock, and no thread of ours waits without a bound
 //! for one of theirs.
 
-mod collector;
-mod fork;
-mod rest;
+pub(crate) mod rest;
 mod spawn;
 mod worker;
 
@@ -14,10 +12,7 @@ use std::time::Duration;
 /// For the threads of reporters: they start like those of this crate.
 #[doc(hidden)]
 pub use self::spawn::start_thread;
-pub(crate) use self::{
-    collector::{Collected, Managed, ensure_running, manage, rest, wake},
-    worker::{Environment, Shared, Worker},
-};
+pub(crate) use self::worker::{Environment, Shared, Worker};
 use crate::reporter::Reporter;
 
 /// Runs a reporter on a thread of its own, behind a bounded queue.

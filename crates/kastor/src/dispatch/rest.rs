@@ -25,12 +25,12 @@ global! {
 }
 
 /// Whether idle threads are to end, and none is to start.
-pub(super) fn is_resting() -> bool {
+pub(crate) fn is_resting() -> bool {
     IS_RESTING.load(Acquire)
 }
 
 /// Says that idle threads are to end, or that they may start again.
-pub(super) fn set_resting(is_resting: bool) {
+pub(crate) fn set_resting(is_resting: bool) {
     IS_RESTING.store(is_resting, SeqCst);
 }
 
@@ -52,7 +52,7 @@ pub(super) fn enter() {
 }
 
 /// Waits until no thread of the library is there any more. Returns whether that is so.
-pub(super) fn wait_until_alone(deadline: Deadline) -> bool {
+pub(crate) fn wait_until_alone(deadline: Deadline) -> bool {
     loop {
         if STARTING.load(Acquire) == 0 && THREADS.iter().all(is_gone) {
             return true;
@@ -65,7 +65,7 @@ pub(super) fn wait_until_alone(deadline: Deadline) -> bool {
 }
 
 /// In a forked child: the parent's threads are not here.
-pub(super) fn forget_threads() {
+pub(crate) fn forget_threads() {
     STARTING.store(0, Release);
     THREADS.iter().for_each(|place| place.store(0, Release));
     set_resting(false);

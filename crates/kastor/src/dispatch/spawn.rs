@@ -9,10 +9,7 @@
 pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + 'static) -> bool {
     use std::{ffi::c_void, mem::MaybeUninit, ptr};
 
-    use crate::{
-        sync::{contained, drop_contained},
-        thread::mark_as_own,
-    };
+    use crate::{sync::survived, thread::mark_as_own};
 
     /// Enough for reporters of any kind; only what is touched becomes memory.
     const STACK_BYTES: usize = 2 << 20;
@@ -32,9 +29,7 @@ pub fn start_thread(name: &'static std::ffi::CStr, run: impl FnOnce() + Send + '
         }
         mark_as_own();
         super::rest::enter();
-        if let Err(panic) = contained(start.run) {
-            drop_contained(panic);
-        }
+        survived(start.run);
         ptr::null_mut()
     }
 

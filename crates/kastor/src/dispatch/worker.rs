@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{OnFull, collector::Collected, rest::is_resting, spawn::start_thread};
+use super::{OnFull, rest::is_resting, spawn::start_thread};
 use crate::{
     buffer,
     clock::{Anchors, thread_ns},
-    event::{Batch, BatchFacts, Process},
+    event::{Batch, BatchFacts, Collected, Process},
     health::{DropReason, ReporterStats, Stats},
     reporter::{Deadline, Goal, Guarded, Source},
     sampler::Sampler,

@@ -8,6 +8,7 @@ use std::{
 use super::{metric::Metric, timing::Timing};
 use crate::{
     clock::{Anchor, Anchors, Timeline},
+    getters::getters,
     name::{Path, known_paths},
     record::{self, Record, Records},
     sampler::Sampler,
@@ -15,12 +16,10 @@ use crate::{
     value::as_bytes,
 };
 
-/// What turns records into events: the thread they come from, and the line from ticks to time.
+/// What turns records into events: the records and whence they come, and the line from ticks to time.
 pub(crate) struct Source<'a> {
-    pub(crate) flows: &'a [u64],
-    pub(crate) thread: &'a Arc<Thread>,
-    pub(crate) prefix: u64,
-    pub(crate) sampler: Sampler,
+    part: Part<'a>,
+    sampler: Sampler,
     timeline: OnceCell<Timeline>,
     anchors: Option<&'a Anchors>,
     /// The newest trace id that was computed, and of which root: neighbours mostly share theirs.
@@ -29,18 +28,16 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(crate) fn new(part: Part<'a>, timeline: Timeline, sampler: Sampler) -> Self {
-        Self { timeline: OnceCell::from(timeline), ..Self::without_line(part, sampler) }
+        Self { part, sampler, timeline: OnceCell::from(timeline), anchors: None, newest_trace: Cell::new(None) }
     }
 
     /// The line is looked up only if someone asks for a time.
     pub(crate) fn inline(part: Part<'a>, anchors: &'a Anchors, sampler: Sampler) -> Self {
-        Self { anchors: Some(anchors), ..Self::without_line(part, sampler) }
+        Self { part, sampler, timeline: OnceCell::new(), anchors: Some(anchors), newest_trace: Cell::new(None) }
     }
 
-    fn without_line(part: Part<'a>, sampler: Sampler) -> Self {
-        let Part { flows, thread, prefix, .. } = part;
-        let newest_trace = Cell::new(None);
-        Self { flows, thread, prefix, sampler, timeline: OnceCell::new(), anchors: None, newest_trace }
+    pub(crate) fn events(&self) -> Events<'_> {
+        Events { records: Records(self.part.records), source: self }
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {
@@ -48,20 +45,18 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn thread_identity(&self) -> ThreadIdentity<'a> {
-        ThreadIdentity { thread: self.thread }
+        ThreadIdentity { thread: self.part.thread }
     }
 
     pub(crate) fn trace_id(&self, record: &Record<'_>) -> u128 {
-        if record.has(record::flag::FOREIGN) {
-            if let Some(flow) = self.flow(record.root()) {
-                return flow.trace_id;
-            }
+        if let Some(flow) = self.flow(record, record.root()) {
+            return flow.trace_id;
         }
         let root = record.root();
         match self.newest_trace.get() {
             Some((known, id)) if known == root => id,
             _ => {
-                let id = trace_id(self.prefix, root);
+                let id = trace_id(self.part.prefix, root);
                 self.newest_trace.set(Some((root, id)));
                 id
             }
@@ -69,12 +64,7 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn span_id(&self, record: &Record<'_>, sequence: u32) -> u64 {
-        if record.has(record::flag::FOREIGN) {
-            if let Some(flow) = self.flow(sequence) {
-                return flow.span_id;
-            }
-        }
-        span_id(self.prefix, sequence)
+        self.flow(record, sequence).map_or_else(|| span_id(self.part.prefix, sequence), |flow| flow.span_id)
     }
 
     pub(crate) fn parent_span_id(&self, record: &Record<'_>) -> Option<u64> {
@@ -90,8 +80,12 @@ impl<'a> Source<'a> {
         self.sampler.takes(record.has(record::flag::FOREIGN), was_taken, self.trace_id(record))
     }
 
-    fn flow(&self, alias: u32) -> Option<Flow> {
-        self.flows.chunks_exact(FLOW_WORDS).filter_map(Flow::decode).find(|flow| flow.alias == alias)
+    /// What a number of a record stands for, if it is an alias.
+    fn flow(&self, record: &Record<'_>, alias: u32) -> Option<Flow> {
+        if !record.has(record::flag::FOREIGN) {
+            return None;
+        }
+        self.part.flows.chunks_exact(FLOW_WORDS).filter_map(Flow::decode).find(|flow| flow.alias == alias)
     }
 }
 
@@ -121,28 +115,41 @@ pub(crate) struct BatchFacts {
     pub(crate) sampler: Sampler,
 }
 
-/// Records of one thread, in the order in which they were written.
-pub struct Batch<'a> {
-    records: &'a [u64],
-    source: Source<'a>,
-    process: Process,
-    len: u64,
+getters! {
+    /// Records of one thread, in the order in which they were written.
+    pub struct Batch<'a> {
+        /// The process that they come from.
+        process: Process,
+        /// Number of events.
+        len: u64,
+    } with {
+        source: Source<'a>,
+    }
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(part: Part<'a>, len: u64, facts: BatchFacts) -> Self {
         let BatchFacts { timeline, process, sampler } = facts;
-        Self { records: part.records, source: Source::new(part, timeline, sampler), process, len }
-    }
-
-    /// Number of events.
-    pub fn len(&self) -> u64 {
-        self.len
+        Self { source: Source::new(part, timeline, sampler), process, len }
     }
 
     /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// For captures: so many records and their flow table, as words. They may be any: reading them checks everything.
+    #[doc(hidden)]
+    pub fn kept(
+        (records, flows): (&'a [u64], &'a [u64]),
+        len: u64,
+        thread: &'a Arc<Thread>,
+        prefix: u64,
+        timeline: Timeline,
+        process: Process,
+    ) -> Self {
+        let part = Part { records, flows, thread, prefix };
+        Self::new(part, len, BatchFacts { timeline, process, sampler: Sampler::ALWAYS })
     }
 
     pub(crate) fn facts(&self) -> BatchFacts {
@@ -151,13 +158,12 @@ impl<'a> Batch<'a> {
 
     /// What the batch is a view of.
     pub(crate) fn part(&self) -> Part<'_> {
-        let Source { flows, thread, prefix, .. } = self.source;
-        Part { records: self.records, flows, thread, prefix }
+        self.source.part
     }
 
     /// The events, one by one.
     pub fn events(&self) -> Events<'_> {
-        Events::new(self.records, &self.source)
+        self.source.events()
     }
 
     /// The timing events alone.
@@ -181,11 +187,6 @@ impl<'a> Batch<'a> {
         self.source.thread_identity()
     }
 
-    /// The process that they come from.
-    pub fn process(&self) -> Process {
-        self.process
-    }
-
     /// The line that turns their ticks into time.
     pub fn timeline(&self) -> Timeline {
         *self.source.timeline()
@@ -198,17 +199,17 @@ impl<'a> Batch<'a> {
 
     /// The records as they left the thread, in the layout of `docs/format.md`.
     pub fn record_bytes(&self) -> &[u8] {
-        as_bytes(self.records)
+        as_bytes(self.source.part.records)
     }
 
     /// The flow table that the records refer to, in the layout of `docs/format.md`.
     pub fn flow_bytes(&self) -> &[u8] {
-        as_bytes(self.source.flows)
+        as_bytes(self.source.part.flows)
     }
 
     /// The thread's prefix, from which the ids follow.
     pub fn id_prefix(&self) -> u64 {
-        self.source.prefix
+        self.source.part.prefix
     }
 
     /// The paths that this process knows beyond the first `known`: (id, parent's id, name). A reporter that keeps its
@@ -239,12 +240,6 @@ pub enum Event<'a> {
 pub struct Events<'a> {
     records: Records<'a>,
     source: &'a Source<'a>,
-}
-
-impl<'a> Events<'a> {
-    pub(crate) fn new(records: &'a [u64], source: &'a Source<'a>) -> Self {
-        Self { records: Records(records), source }
-    }
 }
 
 impl<'a> Iterator for Events<'a> {

@@ -1,6 +1,8 @@
 //! Exponential histograms, in the layout of OpenTelemetry's metrics data model: scale 3, so eight buckets per power of
 //! two, each `(2^(i/8), 2^((i+1)/8)]`. The middle of a bucket is within 4.5 % of every value in it.
 
+use crate::getters::getters;
+
 /// Buckets per power of two.
 const PER_OCTAVE: i32 = 8;
 /// Below the buckets of all normal numbers.
@@ -9,8 +11,6 @@ const LEAST: i32 = -1022 * PER_OCTAVE - 1;
 const LEAST_DURATION: i32 = -1;
 /// Most buckets that a histogram keeps on one side; 160 octaves cover every duration and nearly every metric.
 const MAX_BUCKETS: usize = 160 * PER_OCTAVE as usize;
-/// Most values of a kept histogram: so many of these can be merged that sums cannot overflow.
-const MAX_KEPT: u64 = 1 << 48;
 
 /// The bucket of a positive, finite, normal number.
 pub(crate) fn bucket(value: f64) -> i32 {
@@ -40,24 +40,18 @@ pub(crate) fn bucket_inside(value: f64) -> i32 {
     (eighths as i32) - 1023 * PER_OCTAVE + i32::from(bits << 12 > NEXT[(eighths & 7) as usize])
 }
 
-/// A run of buckets on one side of zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Buckets {
-    offset: i32,
-    counts: Vec<u64>,
+getters! {
+    /// A run of buckets on one side of zero.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Buckets {
+        /// Index of the first bucket: it holds values in `(2^(offset/8), 2^((offset+1)/8)]`.
+        pub offset: i32,
+        /// Values per bucket, from `offset` on.
+        pub counts: Vec<u64> => &[u64],
+    }
 }
 
 impl Buckets {
-    /// Index of the first bucket: it holds values in `(2^(offset/8), 2^((offset+1)/8)]`.
-    pub fn offset(&self) -> i32 {
-        self.offset
-    }
-
-    /// Values per bucket, from `offset` on.
-    pub fn counts(&self) -> &[u64] {
-        &self.counts
-    }
-
     #[inline(always)]
     pub(crate) fn add(&mut self, bucket: i32) {
         // Below the offset wraps around to far beyond the end.
@@ -92,6 +86,12 @@ impl Buckets {
         }
     }
 
+    /// Number of values and middle of each bucket.
+    fn middles(&self) -> impl DoubleEndedIterator<Item = (u64, f64)> {
+        let middle = |bucket: i32| ((f64::from(bucket) + 0.5) / f64::from(PER_OCTAVE)).exp2();
+        self.counts.iter().enumerate().map(move |(at, count)| (*count, middle(self.offset + at as i32)))
+    }
+
     pub(crate) fn merge(&mut self, other: &Buckets) {
         for (at, times) in other.counts.iter().enumerate().filter(|(_, times)| **times > 0) {
             let bucket = other.offset + at as i32;
@@ -103,19 +103,29 @@ impl Buckets {
     }
 }
 
-/// A distribution of numbers.
-///
-/// NaN and infinities are counted apart and poison nothing. Two histograms merge without loss.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    positive: Buckets,
-    negative: Buckets,
-    zeros: u64,
-    count: u64,
-    sum: f64,
-    min: Option<f64>,
-    max: Option<f64>,
-    not_finite: u64,
+getters! {
+    /// A distribution of numbers.
+    ///
+    /// NaN and infinities are counted apart and poison nothing. Two histograms merge without loss.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    pub struct Histogram {
+        /// Buckets of the values above zero.
+        pub positive: Buckets => &Buckets,
+        /// Buckets of the values below zero, by their absolute value.
+        pub negative: Buckets => &Buckets,
+        /// Values too close to zero to have a bucket.
+        pub zeros: u64,
+        /// Number of finite values.
+        pub count: u64,
+        /// Sum of the finite values.
+        pub sum: f64,
+        /// The smallest finite value.
+        pub min: Option<f64>,
+        /// The largest finite value.
+        pub max: Option<f64>,
+        /// Number of values that were NaN or infinite.
+        pub not_finite: u64,
+    }
 }
 
 impl Histogram {
@@ -141,43 +151,10 @@ impl Histogram {
     }
 
     /// Positive values in buckets whose bounds are those of the given unit; for scope durations.
-    pub(crate) fn from_buckets(positive: Buckets, zeros: u64, count: u64, sum: f64, min: f64, max: f64) -> Self {
-        let (min, max) = if count == 0 { (None, None) } else { (Some(min), Some(max)) };
-        Self { positive, zeros, count, sum, min, max, ..Self::default() }
-    }
-
-    /// A distribution that was kept: the buckets on both sides, each with the number of its first, what had no bucket,
-    /// the sum of all values and the smallest and largest of them.
-    ///
-    /// For numbers from anywhere: buckets beyond those of all floating-point numbers, counts beyond 2^48 and extremes
-    /// that are none are left out.
-    pub fn from_kept(
-        [positive, negative]: [(i32, Vec<u64>); 2],
-        (zeros, not_finite): (u64, u64),
-        sum: f64,
-        extremes: Option<(f64, f64)>,
-    ) -> Self {
-        let mut left = MAX_KEPT;
-        let mut take = |count: u64| {
-            let taken = count.min(left);
-            left -= taken;
-            taken
-        };
-        let zeros = take(zeros);
-        let [positive, negative] = [positive, negative].map(|(offset, mut counts)| {
-            let (first, last) = (LEAST - PER_OCTAVE, 1024 * PER_OCTAVE - MAX_BUCKETS as i32);
-            counts.truncate(if (first..=last).contains(&offset) { MAX_BUCKETS } else { 0 });
-            counts.iter_mut().for_each(|count| *count = take(*count));
-            Buckets { offset: if counts.is_empty() { 0 } else { offset }, counts }
-        });
-        let all = positive.counts.iter().chain(&negative.counts);
-        let count = zeros + all.sum::<u64>();
-        let is_range =
-            |range: &(f64, f64)| count > 0 && range.0.is_finite() && range.1.is_finite() && range.0 <= range.1;
-        let extremes = extremes.filter(is_range);
-        let (min, max) = (extremes.map(|range| range.0), extremes.map(|range| range.1));
-        let sum = if sum.is_finite() { sum } else { 0.0 };
-        Self { positive, negative, zeros, count, sum, min, max, not_finite: not_finite.min(MAX_KEPT) }
+    pub(crate) fn from_buckets(positive: Buckets, sum: f64, min: f64, max: f64) -> Self {
+        let count = positive.counts.iter().sum();
+        let is_some = count > 0;
+        Self { positive, count, sum, min: is_some.then_some(min), max: is_some.then_some(max), ..Self::default() }
     }
 
     /// Adds everything that `other` holds.
@@ -198,67 +175,18 @@ impl Histogram {
         }
     }
 
-    /// Number of finite values.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Sum of the finite values.
-    pub fn sum(&self) -> f64 {
-        self.sum
-    }
-
-    /// The smallest finite value.
-    pub fn min(&self) -> Option<f64> {
-        self.min
-    }
-
-    /// The largest finite value.
-    pub fn max(&self) -> Option<f64> {
-        self.max
-    }
-
-    /// Number of values that were NaN or infinite.
-    pub fn not_finite(&self) -> u64 {
-        self.not_finite
-    }
-
-    /// Values too close to zero to have a bucket.
-    pub fn zeros(&self) -> u64 {
-        self.zeros
-    }
-
-    /// Buckets of the values above zero.
-    pub fn positive(&self) -> &Buckets {
-        &self.positive
-    }
-
-    /// Buckets of the values below zero, by their absolute value.
-    pub fn negative(&self) -> &Buckets {
-        &self.negative
-    }
-
     /// The value below which the share `q` (0 to 1) of all values lies, within 4.5 %; none without values.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let (min, max) = (self.min?, self.max?);
         let rank = ((self.count as f64) * q.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        let negative = self.negative.middles().rev().map(|(count, middle)| (count, -middle));
         let mut seen = 0;
-        let reached = |count: u64, seen: &mut u64| {
-            *seen += count;
-            *seen >= rank
-        };
-        let middle = |bucket: i32| ((f64::from(bucket) + 0.5) / f64::from(PER_OCTAVE)).exp2();
-        let side = |buckets: &Buckets, at: usize| middle(buckets.offset + at as i32);
-        let mut found = max;
-        let negative = self.negative.counts.iter().enumerate().rev();
-        let mut walk = negative
-            .map(|(at, count)| (*count, -side(&self.negative, at)))
-            .chain([(self.zeros, 0.0)])
-            .chain(self.positive.counts.iter().enumerate().map(|(at, count)| (*count, side(&self.positive, at))));
-        if let Some((_, value)) = walk.find(|(count, _)| *count > 0 && reached(*count, &mut seen)) {
-            found = value;
-        }
-        Some(found.clamp(min, max))
+        let mut walk = negative.chain([(self.zeros, 0.0)]).chain(self.positive.middles());
+        let found = walk.find(|(count, _)| {
+            seen += count;
+            seen >= rank
+        });
+        Some(found.map_or(max, |(_, value)| value).clamp(min, max))
     }
 }
 

@@ -4,26 +4,33 @@ use std::fmt;
 
 use super::{batch::Source, timing::Attributes};
 use crate::{
+    getters::getters,
     name::Path,
     record::{self, Record},
     thread::Call,
     value::{Items, MetricType, Value},
 };
 
-/// One metric event.
-///
-/// A metric event reads no clock: its time is the last one that its thread read, usually the moment at which the
-/// innermost scope was opened or the previous one closed.
-#[derive(Clone, Copy)]
-pub struct Metric<'a> {
-    path: Path,
-    depth: u32,
-    value: Value<'a>,
-    metric_type: Option<MetricType>,
-    ticks: u64,
-    items: Items<'a>,
-    record: Option<Record<'a>>,
-    source: &'a Source<'a>,
+getters! {
+    /// One metric event.
+    ///
+    /// A metric event reads no clock: its time is the last one that its thread read, usually the moment at which the
+    /// innermost scope was opened or the previous one closed.
+    #[derive(Clone, Copy)]
+    pub struct Metric<'a> {
+        /// Number of scopes around it.
+        depth: u32,
+        /// The value.
+        value: Value<'a>,
+        /// The instrument, if it was one: plain `metric!` has none.
+        metric_type: Option<MetricType>,
+    } with {
+        path: Path,
+        ticks: u64,
+        items: Items<'a>,
+        record: Option<Record<'a>>,
+        source: &'a Source<'a>,
+    }
 }
 
 impl<'a> Metric<'a> {
@@ -65,21 +72,6 @@ impl<'a> Metric<'a> {
     /// The path's number in this process.
     pub fn path_id(&self) -> u32 {
         self.path.0
-    }
-
-    /// The value.
-    pub fn value(&self) -> Value<'a> {
-        self.value
-    }
-
-    /// The instrument, if it was one: plain `metric!` has none.
-    pub fn metric_type(&self) -> Option<MetricType> {
-        self.metric_type
-    }
-
-    /// Number of scopes around it.
-    pub fn depth(&self) -> u32 {
-        self.depth
     }
 
     /// The path of the enclosing scope, if there is one.

@@ -7,7 +7,6 @@
 mod batch;
 mod histogram;
 mod metric;
-mod replay;
 mod snapshot;
 mod timing;
 
@@ -15,12 +14,12 @@ pub use self::{
     batch::{Batch, Event, Events, Process, ThreadIdentity},
     histogram::{Buckets, Histogram},
     metric::Metric,
-    replay::{KeptRecords, KeptScope, KeptSeries, Replay},
     snapshot::{Exemplar, Number, ScopeAggregate, SeriesAggregate, Snapshot},
     timing::{Attributes, Link, Outcome, PointEvent, Timing},
 };
 pub(crate) use self::{
     batch::{BatchFacts, Source, mix, span_id, trace_id},
     histogram::{JUST_BELOW, bucket_inside},
+    snapshot::Collected,
 };
 pub use crate::value::MetricType;

@@ -3,60 +3,67 @@
 use std::{fmt, time::Duration};
 
 use super::{batch::Process, histogram::Histogram, timing::Attributes};
-use crate::{health::Stats, name::Path, value::MetricType};
+use crate::{getters::getters, health::Stats, name::Path, value::MetricType};
 
-/// All aggregates of a context at one moment: cumulative since the context was built.
-pub struct Snapshot<'a> {
-    pub(crate) scopes: &'a [ScopeAggregate],
-    pub(crate) series: &'a [SeriesAggregate],
-    pub(crate) start_unix_ns: u64,
-    pub(crate) unix_ns: u64,
-    pub(crate) process: Process,
-    pub(crate) stats: &'a dyn Fn() -> Stats,
+getters! {
+    /// All aggregates of a context at one moment: cumulative since the context was built.
+    pub struct Snapshot<'a> {
+        /// Scope durations, one entry per path.
+        pub scopes: &'a [ScopeAggregate],
+        /// Metrics, one entry per path and set of labels.
+        pub series: &'a [SeriesAggregate],
+        /// Since when the sums run: nanoseconds since 1970-01-01 UTC.
+        pub start_unix_ns: u64,
+        /// Until when: nanoseconds since 1970-01-01 UTC.
+        pub unix_ns: u64,
+        /// The process.
+        pub process: Process,
+    } with {
+        pub stats: &'a dyn Fn() -> Stats,
+    }
 }
 
 impl<'a> Snapshot<'a> {
-    /// Scope durations, one entry per path.
-    pub fn scopes(&self) -> &'a [ScopeAggregate] {
-        self.scopes
-    }
-
-    /// Metrics, one entry per path and set of labels.
-    pub fn series(&self) -> &'a [SeriesAggregate] {
-        self.series
-    }
-
-    /// Since when the sums run: nanoseconds since 1970-01-01 UTC.
-    pub fn start_unix_ns(&self) -> u64 {
-        self.start_unix_ns
-    }
-
-    /// Until when: nanoseconds since 1970-01-01 UTC.
-    pub fn unix_ns(&self) -> u64 {
-        self.unix_ns
-    }
-
-    /// The process.
-    pub fn process(&self) -> Process {
-        self.process
-    }
-
     /// The context's own accounts, as they are when this is called.
     pub fn stats(&self) -> Stats {
         (self.stats)()
     }
 }
 
-/// Everything that closed under one path. Exact but for the percentiles.
-#[derive(Clone, Debug)]
-pub struct ScopeAggregate {
-    pub(crate) path: Path,
-    pub(crate) calls: u64,
-    pub(crate) errors: u64,
-    pub(crate) total_ns: u64,
-    pub(crate) self_ns: u64,
-    pub(crate) durations_ns: Histogram,
-    pub(crate) exemplar: Option<Exemplar>,
+/// The same, owned.
+#[derive(Default)]
+pub(crate) struct Collected {
+    pub(crate) scopes: Vec<ScopeAggregate>,
+    pub(crate) series: Vec<SeriesAggregate>,
+    pub(crate) start_unix_ns: u64,
+    pub(crate) unix_ns: u64,
+    pub(crate) process: Process,
+}
+
+impl Collected {
+    pub(crate) fn as_snapshot<'a>(&'a self, stats: &'a dyn Fn() -> Stats) -> Snapshot<'a> {
+        let Self { scopes, series, start_unix_ns, unix_ns, process } = self;
+        Snapshot { scopes, series, start_unix_ns: *start_unix_ns, unix_ns: *unix_ns, process: *process, stats }
+    }
+}
+
+getters! {
+    /// Everything that closed under one path. Exact but for the percentiles.
+    #[derive(Clone, Debug)]
+    pub struct ScopeAggregate {
+        /// How many scopes closed.
+        pub calls: u64,
+        /// How many of them failed.
+        pub errors: u64,
+        /// The distribution of the durations, in nanoseconds.
+        pub durations_ns: Histogram => &Histogram,
+        /// The longest call since the previous snapshot.
+        pub exemplar: Option<Exemplar>,
+    } with {
+        pub path: Path,
+        pub total_ns: u64,
+        pub self_ns: u64,
+    }
 }
 
 impl ScopeAggregate {
@@ -78,16 +85,6 @@ impl ScopeAggregate {
     /// Number of scopes above it in its path.
     pub fn depth(&self) -> u32 {
         self.path.levels().saturating_sub(1)
-    }
-
-    /// How many scopes closed.
-    pub fn calls(&self) -> u64 {
-        self.calls
-    }
-
-    /// How many of them failed.
-    pub fn errors(&self) -> u64 {
-        self.errors
     }
 
     /// Sum of the durations.
@@ -113,16 +110,6 @@ impl ScopeAggregate {
     /// The duration below which the share `q` (0 to 1) of the calls lies, within 4.5 %.
     pub fn quantile(&self, q: f64) -> Duration {
         Duration::from_nanos(self.durations_ns.quantile(q).unwrap_or(0.0) as u64)
-    }
-
-    /// The distribution of the durations, in nanoseconds.
-    pub fn durations_ns(&self) -> &Histogram {
-        &self.durations_ns
-    }
-
-    /// The longest call since the previous snapshot.
-    pub fn exemplar(&self) -> Option<Exemplar> {
-        self.exemplar
     }
 }
 
@@ -167,20 +154,31 @@ impl fmt::Display for Number {
     }
 }
 
-/// One metric under one path with one set of labels.
-#[derive(Clone, Debug)]
-pub struct SeriesAggregate {
-    pub(crate) path: Path,
-    pub(crate) labels: Box<[u64]>,
-    pub(crate) metric_type: MetricType,
-    pub(crate) calls: u64,
-    pub(crate) sum: Number,
-    pub(crate) is_monotonic: bool,
-    pub(crate) last: Option<f64>,
-    pub(crate) extremes: (Option<f64>, Option<f64>),
-    pub(crate) values: Histogram,
-    pub(crate) unit: Option<&'static str>,
-    pub(crate) help: Option<&'static str>,
+getters! {
+    /// One metric under one path with one set of labels.
+    #[derive(Clone, Debug)]
+    pub struct SeriesAggregate {
+        /// The instrument.
+        pub metric_type: MetricType,
+        /// How often it was recorded.
+        pub calls: u64,
+        /// Sum of what was recorded; of a gauge it means little.
+        pub sum: Number,
+        /// Whether no increment was negative.
+        pub is_monotonic: bool,
+        /// Of a gauge: the newest value.
+        pub last: Option<f64>,
+        /// Of a histogram: the distribution.
+        pub values: Histogram => &Histogram,
+        /// The unit, if it was described.
+        pub unit: Option<&'static str>,
+        /// The help text, if it was described.
+        pub help: Option<&'static str>,
+    } with {
+        pub path: Path,
+        pub labels: Box<[u64]>,
+        pub extremes: (Option<f64>, Option<f64>),
+    }
 }
 
 impl SeriesAggregate {
@@ -199,31 +197,6 @@ impl SeriesAggregate {
         Attributes::new(&self.labels)
     }
 
-    /// The instrument.
-    pub fn metric_type(&self) -> MetricType {
-        self.metric_type
-    }
-
-    /// How often it was recorded.
-    pub fn calls(&self) -> u64 {
-        self.calls
-    }
-
-    /// Sum of what was recorded; of a gauge it means little.
-    pub fn sum(&self) -> Number {
-        self.sum
-    }
-
-    /// Whether no increment was negative.
-    pub fn is_monotonic(&self) -> bool {
-        self.is_monotonic
-    }
-
-    /// Of a gauge: the newest value.
-    pub fn last(&self) -> Option<f64> {
-        self.last
-    }
-
     /// Of a gauge or histogram: the smallest value.
     pub fn min(&self) -> Option<f64> {
         self.extremes.0
@@ -232,20 +205,5 @@ impl SeriesAggregate {
     /// Of a gauge or histogram: the largest value.
     pub fn max(&self) -> Option<f64> {
         self.extremes.1
-    }
-
-    /// Of a histogram: the distribution.
-    pub fn values(&self) -> &Histogram {
-        &self.values
-    }
-
-    /// The unit, if it was described.
-    pub fn unit(&self) -> Option<&'static str> {
-        self.unit
-    }
-
-    /// The help text, if it was described.
-    pub fn help(&self) -> Option<&'static str> {
-        self.help
     }
 }

@@ -111,7 +111,7 @@ impl<'a> Timing<'a> {
 
     /// Keys and values in the order in which the keys were first given; a later value of a key replaces the earlier.
     pub fn attributes(&self) -> Attributes<'a> {
-        Attributes { all: Items(self.record.items()), rest: Items(self.record.items()) }
+        Attributes::new(self.record.items())
     }
 
     /// The point events, in order.
@@ -201,22 +201,6 @@ impl<'a> Attributes<'a> {
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         self.all.filter(|item| item.key.text() == key).filter_map(|item| item.value()).last()
     }
-
-    fn seen_before(&self, key: Name) -> bool {
-        let before = self.all.0.len() - self.rest.0.len();
-        let mut items = self.all;
-        while self.all.0.len() - items.0.len() < before {
-            match items.next() {
-                // The item under consideration itself is the last one before `rest`.
-                Some(item) if item.key == key && item.is_attribute() => {
-                    return self.all.0.len() - items.0.len() < before;
-                }
-                Some(_) => {}
-                None => return false,
-            }
-        }
-        false
-    }
 }
 
 impl<'a> Iterator for Attributes<'a> {
@@ -224,8 +208,9 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            let mut before = Items(self.all.0.get(..self.all.0.len() - self.rest.0.len())?);
             let item = self.rest.next()?;
-            if item.is_attribute() && !self.seen_before(item.key) {
+            if item.is_attribute() && !before.any(|other| other.key == item.key && other.is_attribute()) {
                 let later = self.rest.filter(|later| later.key == item.key && later.is_attribute()).last();
                 return Some((item.key.text(), later.unwrap_or(item).value()?));
             }

@@ -324,7 +324,7 @@ pub(crate) fn record_in_lane(t: &Block, lane: &Lane, wanted: &CellWanted<'_>, de
 }
 
 /// Calls `f` with the values in a buffer.
-fn with_items<R>(t: &Block, keys: &[Key], values: &[Value<'_>], f: impl FnOnce(&mut ItemBuffer) -> R) -> R {
+pub(crate) fn with_items<R>(t: &Block, keys: &[Key], values: &[Value<'_>], f: impl FnOnce(&mut ItemBuffer) -> R) -> R {
     let items = buffer::take_items(t);
     // SAFETY: just taken: user code that runs while a value is printed, or in `f`, gets other buffers.
     let buffer = unsafe { &mut *items };

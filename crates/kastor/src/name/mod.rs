@@ -12,11 +12,11 @@ mod validate;
 use self::table::{Segments, Table};
 pub(crate) use self::{
     glob::Glob,
-    path::{known_path, known_paths, path},
+    path::{known_path, known_paths},
     validate::is_recommended,
 };
 pub use self::{
-    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, Path},
+    path::{MAX_LEVELS, MAX_PATHS, MAX_TEXT_BYTES, Path, path},
     validate::check_literal,
 };
 use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed, lock};
@@ -28,7 +28,7 @@ pub const MAX_NAMES: u32 = 100_000;
 
 /// An interned name or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(pub(crate) u32);
+pub struct Name(#[doc(hidden)] pub u32);
 
 impl Name {
     /// No name: the root's.
@@ -63,7 +63,7 @@ static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
 static CUT: AtomicU64 = AtomicU64::new(0);
 
 /// The name for `text`, cut to 256 bytes at a character boundary.
-pub(crate) fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     let kept = cut(text, MAX_NAME_BYTES);
     if kept.len() < text.len() {
         CUT.fetch_add(1, Relaxed);

@@ -18,8 +18,8 @@ pub const MAX_PATHS: u32 = 100_000;
 pub(crate) const MAX_TOTAL_TEXT_BYTES: u64 = 256 << 20;
 
 /// An interned path. Bit 31 marks a place below the limits: everything under it has the same path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Path(pub(crate) u32);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path(#[doc(hidden)] pub u32);
 
 const DEEPER_BIT: u32 = 1 << 31;
 
@@ -107,7 +107,7 @@ impl Path {
 
 /// The path of a scope called `name` under `parent`.
 #[inline]
-pub(crate) fn path(parent: Path, name: Name) -> Path {
+pub fn path(parent: Path, name: Name) -> Path {
     find_path(parent, name).unwrap_or_else(|| intern(parent, name))
 }
 

@@ -1,12 +1,12 @@
 //! Scopes whose parts the face keeps: ten bytes of ids, and a record that is written the short way.
 
-use super::{Attributes, Outcome, Path, on_lane};
+use super::{Attributes, Outcome, Path, on_lane, with_attached};
 use crate::{
     buffer,
     clock::raw_ticks,
     context::Telemetry,
     record::{self, flag as record_flag},
-    scope::deliver_inline,
+    scope::{finish, item_flags},
     stack::Carrier,
     sync::{
         AtomicU32, AtomicU64,
@@ -138,30 +138,14 @@ pub fn record_with(
         if !is_here(scope.ids, lane) {
             return Recorded::Elsewhere;
         }
-        // Attaching may run code of the program.
-        let _pin = t.pin();
-        let pointer = buffer::take_items(t);
-        // SAFETY: just taken from the pool; given back below.
-        let items = unsafe { &mut *pointer };
-        attach(&mut Attributes { items });
-        if let Outcome::Failed(error_type) = outcome {
-            items.fail(error_type);
-        }
-        if items.dropped() > 0 {
-            lane.sink.cut(items.dropped());
-        }
-        let mut flags = if scope.is_detached { record_flag::DETACHED } else { 0 };
-        flags |= if items.is_failed { record_flag::FAILED } else { 0 };
-        flags |= if items.has_items() { record_flag::ITEMS } else { 0 };
-        let Ids { span, root, .. } = scope.ids;
-        let times = (scope.ticks.0, scope.ticks.1.saturating_sub(scope.ticks.0));
-        let front = buffer::timing_front((scope.path, scope.depth), (span, scope.parent, root), times, flags);
-        let written = buffer::write(lane, front, Some(items));
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            deliver_inline(lane, written.words(), &[]);
-        }
-        // SAFETY: taken above and not used any more.
-        unsafe { buffer::give_back_items(t, pointer) };
+        with_attached(t, attach, |items| {
+            outcome.mark(items);
+            let detached = if scope.is_detached { record_flag::DETACHED } else { 0 };
+            let (flags, Ids { span, root, .. }) = (item_flags(lane, items) | detached, scope.ids);
+            let times = (scope.ticks.0, scope.ticks.1.saturating_sub(scope.ticks.0));
+            let front = buffer::timing_front((scope.path, scope.depth), (span, scope.parent, root), times, flags);
+            finish(lane, front, items, &[]);
+        });
         Recorded::Yes
     })
 }

@@ -1,19 +1,19 @@
 //! Metrics of a face that keeps the stack: what is recorded under which scope is said with every call.
 
-use super::{Attributes, Ids, Name, Path, local::is_here, on_lane};
+use super::{Attributes, Ids, Name, Path, local::is_here, on_lane, with_attached};
 pub use crate::metric::Amount;
 use crate::{
     aggregate::Cell,
-    buffer::{self, metric_front},
+    buffer::metric_front,
     callsite,
     context::Telemetry,
     metric::{number, record_in_lane},
     name,
     record::flag as record_flag,
-    scope::deliver_inline,
+    scope::{finish, item_flags},
     stack::{self, Carrier},
     sync::Ordering::Relaxed,
-    thread::{Block, CellWanted, Lane, block, lane_flag},
+    thread::{Block, CellWanted, Lane, block},
     value::{MetricType, Value},
 };
 
@@ -74,18 +74,10 @@ pub fn add<L: FnOnce(&mut Attributes<'_>)>(
                 None => look_up(t, lane, instrument, under, amount, &[]),
             };
         };
-        // Attaching may run code of the program.
-        let _pin = t.pin();
-        let pointer = buffer::take_items(t);
-        // SAFETY: just taken from the pool; given back below.
-        let items = unsafe { &mut *pointer };
-        labels(&mut Attributes { items });
-        match known.filter(|cell| *cell.labels == *items.items()) {
+        with_attached(t, labels, |items| match known.filter(|cell| *cell.labels == *items.items()) {
             Some(cell) => amount.record(instrument.metric_type, cell, t),
             None => look_up(t, lane, instrument, under, amount, items.items()),
-        }
-        // SAFETY: taken above and not used any more.
-        unsafe { buffer::give_back_items(t, pointer) };
+        });
     });
 }
 
@@ -121,47 +113,35 @@ pub fn event(
     block(|t| {
         let Some(lane) = on_lane(t, telemetry) else { return false };
         let path = name::path(under.path.unwrap_or(Path::ROOT), name);
-        // Attaching may run code of the program.
-        let _pin = t.pin();
-        let pointer = buffer::take_items(t);
-        // SAFETY: just taken from the pool; given back below.
-        let items = unsafe { &mut *pointer };
-        let (word, value_flags) = number(&value).unwrap_or_else(|| {
-            items.attribute(Name::NONE, &value);
-            (0, record_flag::VALUE_ITEM)
-        });
-        attach(&mut Attributes { items });
-        if items.dropped() > 0 {
-            lane.sink.cut(items.dropped());
-        }
-        let has_items = if items.has_items() { record_flag::ITEMS } else { 0 };
-        let near = under.ids.filter(|ids| is_here(*ids, lane));
-        let carrier = match (near, under.ids) {
-            (None, Some(ids)) => ids.carrier(path, under.levels),
-            _ => under.carrier,
-        };
-        let (ids, inherited) = match near {
-            Some(ids) => ((ids.span, ids.root), 0),
-            None if carrier.is_some() => {
-                let alias = t.draw();
-                stack::add_flow(carrier.flow(alias));
-                let sampled = if carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
-                ((alias, alias), record_flag::FOREIGN | sampled)
+        let number = number(&value);
+        let attach = |attributes: &mut Attributes<'_>| {
+            if number.is_none() {
+                attributes.set(Name::NONE, &value);
             }
-            None => ((0, 0), 0),
+            attach(attributes);
         };
-        let front =
-            metric_front((path, under.levels), ids, (word, t.newest_tick()), value_flags | has_items | inherited);
-        let written = buffer::write(lane, front, Some(items));
-        let flows = front.flows();
-        if inherited & record_flag::FOREIGN != 0 {
-            stack::remove_flow(ids.0);
-        }
-        if lane.cursor.flags.load(Relaxed) & lane_flag::INLINE != 0 {
-            deliver_inline(lane, written.words(), &flows);
-        }
-        // SAFETY: taken above and not used any more.
-        unsafe { buffer::give_back_items(t, pointer) };
+        with_attached(t, attach, |items| {
+            let (word, value_flags) = number.unwrap_or((0, record_flag::VALUE_ITEM));
+            let near = under.ids.filter(|ids| is_here(*ids, lane));
+            let carrier = match (near, under.ids) {
+                (None, Some(ids)) => ids.carrier(path, under.levels),
+                _ => under.carrier,
+            };
+            let (mut flags, mut alias) = (value_flags | item_flags(lane, items), None);
+            let ids = match near {
+                Some(ids) => (ids.span, ids.root),
+                None if carrier.is_some() => {
+                    let drawn = t.draw();
+                    stack::add_flow(carrier.flow(drawn));
+                    alias = Some(drawn);
+                    flags |= record_flag::FOREIGN | if carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
+                    (drawn, drawn)
+                }
+                None => (0, 0),
+            };
+            let front = metric_front((path, under.levels), ids, (word, t.newest_tick()), flags);
+            finish(lane, front, items, alias.as_slice());
+        });
         true
     })
 }

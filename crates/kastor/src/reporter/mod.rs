@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     event::{Batch, Event, Metric, Snapshot, Timing},
     health::{DropReason, Drops, Ledger, ReporterStats, Stats},
-    sync::{AtomicU64, Held, Ordering::Relaxed, contained, drop_contained, lock},
+    sync::{AtomicU64, Held, Ordering::Relaxed, contained, drop_contained, lock, survived},
 };
 
 /// Receives the events of the contexts it was given to.
@@ -101,34 +101,28 @@ pub trait Reporter: Send + Sync + 'static {
     }
 }
 
+/// Methods that do as those of what is pointed to.
+macro_rules! forward {
+    ($(fn $name:ident($($argument:ident: $type:ty)?) $(-> $result:ty)?;)*) => {
+        $(fn $name(&self $(, $argument: $type)?) $(-> $result)? {
+            (**self).$name($($argument)?)
+        })*
+    };
+}
+
 impl<R: Reporter + ?Sized> Reporter for Arc<R> {
-    fn start(&self, aggregates: Aggregates) {
-        (**self).start(aggregates);
+    forward! {
+        fn start(aggregates: Aggregates);
+        fn record_timing(event: &Timing<'_>);
+        fn record_metric(event: &Metric<'_>);
+        fn record_batch(batch: &Batch<'_>) -> Result<(), Error>;
+        fn record_aggregates(snapshot: &Snapshot<'_>) -> Result<(), Error>;
+        fn flush(deadline: Deadline) -> Result<(), Error>;
+        fn persist(deadline: Deadline) -> Result<(), Error>;
+        fn accounts() -> Option<Accounts>;
+        fn prefers_batches() -> bool;
     }
-    fn record_timing(&self, event: &Timing<'_>) {
-        (**self).record_timing(event);
-    }
-    fn record_metric(&self, event: &Metric<'_>) {
-        (**self).record_metric(event);
-    }
-    fn record_batch(&self, batch: &Batch<'_>) -> Result<(), Error> {
-        (**self).record_batch(batch)
-    }
-    fn record_aggregates(&self, snapshot: &Snapshot<'_>) -> Result<(), Error> {
-        (**self).record_aggregates(snapshot)
-    }
-    fn flush(&self, deadline: Deadline) -> Result<(), Error> {
-        (**self).flush(deadline)
-    }
-    fn persist(&self, deadline: Deadline) -> Result<(), Error> {
-        (**self).persist(deadline)
-    }
-    fn accounts(&self) -> Option<Accounts> {
-        (**self).accounts()
-    }
-    fn prefers_batches(&self) -> bool {
-        (**self).prefers_batches()
-    }
+
     fn hold_for_fork<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>) {
         (**self).hold_for_fork(held);
     }
@@ -233,19 +227,11 @@ impl Guarded {
     }
 
     pub(crate) fn prefers_batches(&self) -> bool {
-        contained(|| self.reporter.as_ref().is_some_and(|reporter| reporter.prefers_batches())).unwrap_or_else(
-            |panic| {
-                drop_contained(panic);
-                false
-            },
-        )
+        survived(|| self.reporter.as_ref().is_some_and(|reporter| reporter.prefers_batches())).unwrap_or(false)
     }
 
     pub(crate) fn start(&self, aggregates: Aggregates) {
-        self.call(false, 0, 0, |reporter| {
-            reporter.start(aggregates);
-            Ok(())
-        });
+        self.tell(false, 0, |reporter| reporter.start(aggregates));
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -254,18 +240,12 @@ impl Guarded {
 
     /// One event, inline.
     pub(crate) fn timing(&self, event: &Timing<'_>) {
-        self.call(true, 0, 1, |reporter| {
-            reporter.record_timing(event);
-            Ok(())
-        });
+        self.tell(true, 1, |reporter| reporter.record_timing(event));
     }
 
     /// One event, inline. A call of an aggregated instrument is no event of the accounts.
     pub(crate) fn metric(&self, event: &Metric<'_>, events: u64) {
-        self.call(true, 0, events, |reporter| {
-            reporter.record_metric(event);
-            Ok(())
-        });
+        self.tell(true, events, |reporter| reporter.record_metric(event));
     }
 
     /// A batch of so many events.
@@ -297,12 +277,8 @@ impl Guarded {
             failures: self.failures.load(Relaxed),
             is_suspended: self.suspension.is_on(),
         };
-        let own =
-            contained(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts())).unwrap_or_else(|panic| {
-                drop_contained(panic);
-                None
-            });
-        if let Some(own) = own {
+        let own = survived(|| self.reporter.as_ref().and_then(|reporter| reporter.accounts()));
+        if let Some(own) = own.flatten() {
             // What it accepted is delivered only when the reporter itself says so.
             delivered = own.delivered;
             own.dropped.iter().for_each(|(reason, count)| dropped.add(reason, count));
@@ -331,6 +307,15 @@ impl Guarded {
         self.failures.store(0, Relaxed);
         self.suspensions.store(0, Relaxed);
         self.suspension.recover();
+    }
+
+    /// What cannot fail but by a panic. What an inline reporter was offered is not counted event by event.
+    #[inline]
+    fn tell(&self, is_event: bool, events: u64, f: impl FnOnce(&dyn Reporter)) {
+        self.call(is_event, 0, events, |reporter| {
+            f(reporter);
+            Ok(())
+        });
     }
 
     /// The boundary: suspension, containment, accounts: whether it is about events, how many count as delivered if the call
@@ -388,9 +373,7 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let reporter = self.reporter.take();
-        if let Err(panic) = contained(|| drop(reporter)) {
-            drop_contained(panic);
-        }
+        survived(|| drop(reporter));
     }
 }
 
@@ -401,9 +384,7 @@ fn is_told(times: u64) -> bool {
 
 /// The program's logger may panic too.
 pub(crate) fn log_contained(f: impl FnOnce()) {
-    if let Err(panic) = contained(f) {
-        drop_contained(panic);
-    }
+    survived(f);
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

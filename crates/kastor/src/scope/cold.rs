@@ -6,8 +6,8 @@ use super::Scope;
 use crate::{
     buffer,
     callsite::{self, Callsite},
-    context::{Telemetry, current_lane},
-    dispatch, escape,
+    context::{self, Telemetry, current_lane},
+    escape,
     name::{self, Name, Path, is_recommended},
     record::flag as record_flag,
     reporter::log_contained,
@@ -73,7 +73,7 @@ pub(crate) fn is_awake(lane: &Lane) -> bool {
     let flags = lane.cursor.flags.load(Acquire);
     if flags & lane_flag::FORKED != 0 {
         lane.cursor.flags.fetch_and(!lane_flag::FORKED, Relaxed);
-        dispatch::ensure_running();
+        context::ensure_running();
     }
     if flags & lane_flag::OFF != 0 {
         lane.sink.refused_if_over();

@@ -265,7 +265,9 @@ fn close_with_items<const FEW: bool>(frame: *const Frame, extra: *mut (), end: u
         // whole.
         let buffer = unsafe { &mut *ItemBuffer::untagged(extra) };
         let copied_words = if FEW { ItemBuffer::STRIDE } else { buffer.item_words() };
-        if !buffer.has_at_most(copied_words) || position.wrapping_add(copied_words) > cursor.last.get() {
+        // One that has grown much is not kept as it is.
+        let fits = if FEW { buffer.has_at_most(copied_words) } else { buffer.is_small() };
+        if !fits || position.wrapping_add(copied_words) > cursor.last.get() {
             return false;
         }
         let halves = position.cast::<u32>();

@@ -15,6 +15,7 @@
 
 mod cold;
 mod detached;
+mod finish;
 mod hot;
 mod short;
 
@@ -24,6 +25,7 @@ pub use self::hot::{is_on, open, open_with};
 pub(crate) use self::{
     cold::{checked, deliver_inline, is_awake},
     detached::Detached,
+    finish::{finish, foreign_ids, item_flags},
     hot::has_lane,
     short::{SHORT_WORDS, fill, put_short},
 };

@@ -76,7 +76,7 @@ impl ItemBuffer {
     /// Makes the buffer as new, but for its memory.
     pub(crate) fn clear(&mut self) {
         self.words.truncate(FRONT_WORDS);
-        if self.words.capacity() > MAX_KEPT_WORDS {
+        if !self.is_small() {
             self.words.shrink_to(FRONT_WORDS + Self::ROOM_WORDS);
         }
         (self.items, self.dropped, self.is_failed, self.is_discarded) = (0, 0, false, false);
@@ -116,6 +116,11 @@ impl ItemBuffer {
     #[inline(always)]
     pub(crate) fn has_at_most(&self, words: usize) -> bool {
         self.words.len() <= FRONT_WORDS + words
+    }
+
+    /// Whether its memory is worth keeping while it is unused.
+    pub(crate) fn is_small(&self) -> bool {
+        self.words.capacity() <= MAX_KEPT_WORDS
     }
 
     /// Copies a stride to `to`: items, and whatever is behind them.

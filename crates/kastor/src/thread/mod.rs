@@ -239,7 +239,7 @@ impl Thread {
     }
 
     /// The identity of a thread whose records were kept; nothing runs on it here.
-    pub(crate) fn kept(index: u32, os_id: u64, name: &str) -> Self {
+    pub fn kept(index: u32, os_id: u64, name: &str) -> Self {
         Self {
             index,
             os_id,

@@ -8,7 +8,6 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
 };
 
 use serde_json::Value;
@@ -25,18 +24,16 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// All checks of this subject.
 pub(crate) fn checks(steps: &mut Steps, place: &Place) {
-    // Built once, with a reason to skip or fail that both hear.
-    let program = OnceLock::new();
-    let program = || program.get_or_init(|| place.fast_example("fleet_workload")).clone();
+    let program = || place.example("fleet_workload", "");
     steps.attempt("fleet, bytes on the wire", |_| {
-        let mut run = Command::new(program().map_err(NotPassed::failed)?);
+        let mut run = Command::new(program()?);
         run.arg("wire");
         let figures: Value = parsed(&output(run)?)?;
         Ok(in_lines("wire", &figures))
     });
     for spool in ["with-spool", "without-spool"] {
         steps.attempt(&format!("fleet, {spool}"), |_| {
-            let figures = run(place, &program().map_err(NotPassed::failed)?, spool)?;
+            let figures = run(place, &program()?, spool)?;
             Ok(in_lines(spool, &figures))
         });
     }

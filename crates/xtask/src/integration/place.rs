@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     steps::{NotPassed, cargo, shown},
-    test::{fast_release, target_folder},
+    test::target_folder,
 };
 
 /// Where Debian is, if apt does not say.
@@ -94,19 +94,6 @@ impl Place {
             // Another run was faster.
             Err(_) if content.exists() => Ok(content),
             Err(error) => Err(NotPassed::failed(format!("{}: {error}", content.display()))),
-        }
-    }
-
-    /// Builds an example of `kastor-export` as it runs fast; its program, or why there is none.
-    pub(crate) fn fast_example(&self, name: &str) -> Result<PathBuf, String> {
-        let build = ["build", "--quiet", "--release", "--package", "kastor-export", "--example", name];
-        let mut build = fast_release(cargo(&build));
-        build.current_dir(&self.root);
-        let line = shown(&build);
-        match build.status() {
-            Ok(status) if status.success() => Ok(target_folder(&self.root, "release").join("examples").join(name)),
-            Ok(status) => Err(format!("{line}: {status}")),
-            Err(error) => Err(format!("{line}: {error}")),
         }
     }
 

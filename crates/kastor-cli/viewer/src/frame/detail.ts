@@ -50,13 +50,13 @@ export class Detail {
       const [paths, scope] = await Promise.all([this.viewer.paths(capture.index), this.viewer.source.scope(capture.index, ref)]);
       if (key !== this.shown) return;
       const path = paths.text(scope.path);
-      const lane = capture.lanes.find((one) => one.id === scope.lane);
+      const lane = scope.lane === null ? undefined : capture.lanes.find((one) => one.id === scope.lane);
       const process = capture.processes.find((one) => one.id === scope.process);
       const facts: [string, string, string?][] = [
         ["Duration", duration(scope.durationNs), exactDuration(scope.durationNs)],
         ["Start", position(scope.startNs), exactDuration(scope.startNs)],
         ["Time", moment(unixNs(scope.startUnixNs))],
-        ["Lane", lane === undefined ? String(scope.thread) : laneName(lane)],
+        ["Lane", lane === undefined ? neutral(scope.threadName ?? "") || String(scope.thread) : laneName(lane)],
         ["Process", process === undefined ? String(scope.process) : `${neutral(process.label)} (pid ${process.pid})`],
         ["Depth", count(scope.depth)],
         ["Trace", neutral(scope.traceId)],
@@ -79,6 +79,7 @@ export class Detail {
         ...this.events(scope),
         ...this.links(scope),
         ...this.children(scope),
+        ...((scope.droppedItems ?? 0) > 0 ? [element("p", { class: "soft", text: `${count(scope.droppedItems!)} attributes, events or links were dropped when it was recorded.` })] : []),
       );
     } catch (error) {
       if (key === this.shown) this.fail("Scope", error);

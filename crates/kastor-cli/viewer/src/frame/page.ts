@@ -36,7 +36,7 @@ export class Page implements Frame {
   private readonly help = new Help();
   private readonly tabs = new Map<ViewName, HTMLButtonElement>();
   private readonly tabList = element("div", { class: "tabs", role: "tablist", "aria-label": "Views" });
-  private readonly main = element("main", { class: "main", id: "main" });
+  private readonly main = element("div", { class: "main", id: "main" });
   private readonly facts = element("div", { class: "facts-line" });
   private readonly captures = element("div", { class: "choice captures", role: "group", "aria-label": "Capture" });
   private readonly filter = element("input", {
@@ -137,7 +137,7 @@ export class Page implements Frame {
     this.main.setAttribute("role", "tabpanel");
     this.main.append(element("div", { class: "empty", text: "Reading the capture…" }));
     this.root.replaceChildren(
-      skip, header, element("div", { class: "work" }, [this.main, this.detail.element]), this.alert, this.spoken, this.help.element,
+      skip, header, element("main", { class: "work" }, [this.main, this.detail.element]), this.alert, this.spoken, this.help.element,
     );
   }
 

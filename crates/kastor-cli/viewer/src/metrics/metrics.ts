@@ -31,6 +31,7 @@ export class MetricsView implements View {
   private readonly empty = element("p", { class: "empty" });
   private cards: Card[] = [];
   private series: Series[] = [];
+  private leftOut = 0;
   private shown = "";
   private readonly seen: IntersectionObserver;
 
@@ -63,9 +64,10 @@ export class MetricsView implements View {
 
   private async load(key: string): Promise<void> {
     try {
-      const series = await this.viewer.metrics(this.viewer.capture.index);
+      const { series, leftOut } = await this.viewer.metrics(this.viewer.capture.index);
       if (key !== this.shown) return;
       this.series = series;
+      this.leftOut = leftOut ?? 0;
       this.arrange();
     } catch (error) {
       if (key !== this.shown) return;
@@ -83,7 +85,8 @@ export class MetricsView implements View {
     this.cardsBox.replaceChildren(...this.cards.map(({ node }) => node));
     for (const { node } of this.cards) this.seen.observe(node);
     const shown = this.cards.length < fitting.length ? `, the first ${MOST_CARDS} are shown: search for others` : "";
-    this.note.textContent = `${count(fitting.length)} series${shown}`;
+    const leftOut = this.leftOut > 0 ? `; ${count(this.leftOut)} further ones are too many to show` : "";
+    this.note.textContent = `${count(fitting.length)} series${shown}${leftOut}`;
     this.empty.hidden = fitting.length > 0;
     this.empty.textContent = this.series.length === 0 ? "This capture has no metrics." : "No metric fits the search.";
   }

@@ -1,6 +1,6 @@
 // What all views share: the source, the state, and answers that were asked for once already.
 
-import type { Capture, Diff, Overview, Series, TreeColumns } from "../source/contract";
+import type { Capture, Diff, Metrics, Overview, TreeColumns } from "../source/contract";
 import type { Range, Source } from "../source/source";
 import { Paths } from "./paths";
 import type { Key, Store } from "./state";
@@ -84,7 +84,7 @@ export class Viewer {
     return this.once(`diff ${filter}`, () => this.source.diff(filter));
   }
 
-  metrics(capture: number): Promise<Series[]> {
+  metrics(capture: number): Promise<Metrics> {
     return this.once(`metrics ${capture}`, () => this.source.metrics(capture));
   }
 

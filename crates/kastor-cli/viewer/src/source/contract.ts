@@ -151,6 +151,12 @@ export interface Series {
   p99: number | null;
 }
 
+export interface Metrics {
+  series: Series[];
+  /** Series beyond what an answer may hold. */
+  leftOut?: number;
+}
+
 export interface Points {
   t: number[];
   value: (number | null)[];
@@ -175,8 +181,9 @@ export interface ScopeDetail {
   startUnixNs: string;
   process: number;
   thread: number | string;
-  lane: number;
-  level: number;
+  /** Null where only the scope's own block was read. */
+  lane: number | null;
+  level: number | null;
   traceId: string;
   spanId: string;
   parentSpanId: string | null;
@@ -186,6 +193,10 @@ export interface ScopeDetail {
   events: ScopeEvent[];
   links: { traceId: string; spanId: string }[];
   parentRef: string | null;
+  /** Attributes, events and links that found no room in the record. */
+  droppedItems?: number;
+  processLabel?: string;
+  threadName?: string;
   childRefs?: string[];
 }
 
@@ -201,5 +212,6 @@ export interface ListRow {
 
 export interface List {
   rows: ListRow[];
-  total: number;
+  /** Null where only some blocks were read. */
+  total: number | null;
 }

@@ -2,7 +2,7 @@
 
 import { Paths } from "../model/paths";
 import type {
-  Arrow, Diff, DiffRow, Lane, LaneColumns, List, Overview, PathColumns, Points, ScopeDetail, Series, Side, TimelineColumns, TreeColumns,
+  Arrow, Diff, DiffRow, Lane, LaneColumns, List, Metrics, Overview, PathColumns, Points, ScopeDetail, Series, Side, TimelineColumns, TreeColumns,
 } from "./contract";
 import { parseFilter, type Subject } from "./filter";
 import { SourceError, type ListQuery, type PointsQuery, type Range, type Source, type TimelineQuery } from "./source";
@@ -72,8 +72,8 @@ class EmbeddedSource implements Source {
     return { rows: diff.rows.map((row) => filtered(row, base, now)) };
   }
 
-  async metrics(capture: number): Promise<Series[]> {
-    return this.capture(capture).series;
+  async metrics(capture: number): Promise<Metrics> {
+    return { series: this.capture(capture).series };
   }
 
   async points({ capture, series, from, to }: PointsQuery): Promise<Points> {
@@ -165,18 +165,20 @@ class EmbeddedSource implements Source {
   }
 
   private arrows(table: ScopeTable, query: TimelineQuery, wanted: Uint8Array | null): Arrow[] {
-    const found: Arrow[] = [];
-    for (const [from, to] of this.capture(query.capture).arrows) {
-      if (found.length >= MOST_ARROWS) break;
+    const seen = this.capture(query.capture).arrows.filter(([from, to]) => {
       const at = table.start[to]!;
-      if (at < query.from || at > query.to || (wanted !== null && (wanted[from] === 0 || wanted[to] === 0))) continue;
+      return at >= query.from && at <= query.to && (wanted === null || (wanted[from] === 1 && wanted[to] === 1));
+    });
+    // They are in the order of lanes: where there are too many, those that are left out are so evenly.
+    const step = Math.max(1, Math.ceil(seen.length / MOST_ARROWS));
+    return seen.filter((_, at) => at % step === 0).map(([from, to]) => {
+      const at = table.start[to]!;
       const fromNs = Math.min(Math.max(at, table.start[from]!), table.start[from]! + table.duration[from]!);
-      found.push({
+      return {
         fromLane: table.lane[from]!, fromLevel: table.level[from]!, fromNs,
         toLane: table.lane[to]!, toLevel: table.level[to]!, toNs: at,
-      });
-    }
-    return found;
+      };
+    });
   }
 
   /** The sums of one capture by the text of the path. */
@@ -194,6 +196,7 @@ class EmbeddedSource implements Source {
 /** A capture with its table unpacked. */
 class Opened {
   readonly lanes: ReadonlyMap<number, Lane>;
+  private readonly threads: ReadonlyMap<number, string>;
   private readonly pids: ReadonlyMap<number, number>;
   private readonly filters = new Map<string, Uint8Array | null>();
 
@@ -202,6 +205,9 @@ class Opened {
     readonly startUnixNs: bigint,
   ) {
     this.lanes = new Map(lanes.map((lane) => [lane.id, lane]));
+    // Lanes of tasks have names of their own; a filter asks for the thread's.
+    const names = new Map(lanes.filter((lane) => lane.kind === "thread").map((lane) => [`${lane.process} ${lane.thread}`, lane.name]));
+    this.threads = new Map(lanes.map((lane) => [lane.id, names.get(`${lane.process} ${lane.thread}`) ?? lane.name]));
     this.pids = new Map(processes.map((process) => [process.id, process.pid]));
   }
 
@@ -231,7 +237,7 @@ class Opened {
       errorType: () => table.details(place).errorType ?? "",
       attribute: (key) => table.details(place).attributes.filter(([name]) => name === key).map(([, , value]) => String(value)),
       pid: this.pids.get(lane?.process ?? -1) ?? -1,
-      thread: lane?.name ?? "",
+      thread: this.threads.get(table.lane[place]!) ?? "",
     };
   }
 }

@@ -65,7 +65,7 @@ function words(text: string): Word[] {
 }
 
 function made(text: string, quoteAt: number, at: number): Filter {
-  const bound = /^duration([<>])=?(.*)$/.exec(text);
+  const bound = /^duration([<>])=*(.*)$/s.exec(text);
   if (bound !== null) {
     const ns = durationNs(bound[2] ?? "", at);
     return bound[1] === ">" ? (scope) => scope.durationNs > ns : (scope) => scope.durationNs < ns;
@@ -95,8 +95,8 @@ function made(text: string, quoteAt: number, at: number): Filter {
       return (scope) => scope.isFailed && scope.errorType().toLowerCase().includes(wanted);
     }
     case "process": {
-      const pid = Number(needed());
-      if (!Number.isInteger(pid)) throw new SourceError(`'${value}' is no number of a process`, at);
+      const pid = /^\+?\d+$/.test(value) ? Number(value) : Number.NaN;
+      if (!(pid < 2 ** 32)) throw new SourceError(`'${value}' is no number of a process`, at);
       return (scope) => scope.pid === pid;
     }
     case "attr": {
@@ -105,18 +105,19 @@ function made(text: string, quoteAt: number, at: number): Filter {
       const [name, fits] = [value.slice(0, equals), glob(value.slice(equals + 1))];
       return (scope) => scope.attribute(name).some(fits);
     }
+    case "duration":
+      throw new SourceError("a duration is compared: duration>1ms or duration<5s", at);
     default:
-      throw new SourceError(`'${key}:' is unknown; there are path:, attr:, error:, process:, thread:, duration> and duration<`, at);
+      throw new SourceError(`no term '${key}:'; there are path: attr: error: process: thread: and duration> duration<, and "quotes" for a text`, at);
   }
 }
 
 function durationNs(text: string, at: number): number {
   const unit = UNITS.find(([name]) => text.endsWith(name));
   const number = unit === undefined ? "" : text.slice(0, -unit[0].length).trim();
-  if (unit === undefined || !/^\d+(\.\d+)?$/.test(number)) {
-    throw new SourceError(`'${text}' is no time; write 1.5ms: a number with ns, us, ms, s or min`, at);
-  }
-  return Number(number) * unit[1];
+  const isNumber = /^\+?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(number) && Number.isFinite(Number(number));
+  if (unit === undefined || !isNumber) throw new SourceError(`'${text}' is no duration: try 250us, 1.5ms or 2s`, at);
+  return Math.round(Number(number) * unit[1]);
 }
 
 /** A pattern in which `*` is any text and `?` any character. In time linear in the text for each star. */

@@ -1,7 +1,7 @@
 // The source behind a server: `kastor view`. Every request carries the token of this run.
 
 import type {
-  Diff, List, Overview, PathColumns, Points, ScopeDetail, Series, TimelineColumns, TreeColumns,
+  Diff, List, Metrics, Overview, PathColumns, Points, ScopeDetail, TimelineColumns, TreeColumns,
 } from "./contract";
 import { SourceError, type ListQuery, type PointsQuery, type Source, type TimelineQuery } from "./source";
 
@@ -32,9 +32,8 @@ export class HttpSource implements Source {
     return this.json("diff", { filter });
   }
 
-  async metrics(capture: number): Promise<Series[]> {
-    const answer = await this.json<{ series: Series[] }>("metrics", { capture });
-    return answer.series;
+  metrics(capture: number): Promise<Metrics> {
+    return this.json("metrics", { capture });
   }
 
   points(query: PointsQuery, signal?: AbortSignal): Promise<Points> {

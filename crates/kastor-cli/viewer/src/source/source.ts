@@ -1,7 +1,7 @@
 // Where the page's data comes from: the program that serves it, or the page's own file.
 
 import type {
-  Diff, List, Overview, PathColumns, Points, ScopeDetail, Series, TimelineColumns, TreeColumns,
+  Diff, List, Metrics, Overview, PathColumns, Points, ScopeDetail, TimelineColumns, TreeColumns,
 } from "./contract";
 
 export interface Range {
@@ -36,7 +36,7 @@ export interface Source {
   timeline(query: TimelineQuery, signal?: AbortSignal): Promise<TimelineColumns>;
   tree(capture: number, filter: string): Promise<TreeColumns>;
   diff(filter: string): Promise<Diff>;
-  metrics(capture: number): Promise<Series[]>;
+  metrics(capture: number): Promise<Metrics>;
   points(query: PointsQuery, signal?: AbortSignal): Promise<Points>;
   scope(capture: number, ref: string): Promise<ScopeDetail>;
   list(query: ListQuery): Promise<List>;

@@ -90,7 +90,8 @@ export class ScopesView implements View {
     const isPart = store.now.from !== null;
     this.whole.hidden = !isPart;
     const where = isPart ? " in the part of the timeline that is seen" : "";
-    this.note.textContent = rows.length < total ? `${count(rows.length)} of ${count(total)} scopes${where}` : `${count(total)} scopes${where}`;
+    if (total === null) this.note.textContent = `${count(rows.length)} scopes${where}, of those that were read`;
+    else this.note.textContent = rows.length < total ? `${count(rows.length)} of ${count(total)} scopes${where}` : `${count(total)} scopes${where}`;
     this.grid.show({ order }, this.sort, order.length > 0 ? "" : store.now.filter === "" && words === "" ? "There are no scopes here." : "No scope fits.");
     this.mark();
   }

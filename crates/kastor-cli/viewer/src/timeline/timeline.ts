@@ -11,20 +11,20 @@ import { count, duration, quantity } from "../model/units";
 import type { View, Viewer } from "../model/viewer";
 import type { Series } from "../source/contract";
 import { paintArrows } from "./arrows";
-import { position, ticks } from "./axis";
+import { position } from "./axis";
 import type { Boxes } from "./boxes";
 import { Camera } from "./camera";
 import { listen, type Gestures } from "./gestures";
 import { LaneLabels } from "./labels";
 import { LanePainter, parts, type Scene } from "./lanes";
 import { Layout, ROW, type Item } from "./layout";
+import { paintGround, paintOutline, paintRuler } from "./ground";
 import { Minimap } from "./minimap";
 import { Tiles, type Tile } from "./tiles";
 import { Tracks } from "./tracks";
 
 /** Metrics that have a track; all of them stand in the view of metrics. */
 const MOST_TRACKS = 40;
-const TICK_ROOM = 110;
 
 interface Hit {
   item: Item;
@@ -49,6 +49,7 @@ export class Timeline implements View, Gestures {
   private readonly extent = element("div", { class: "extent" });
   private readonly canvas: HTMLCanvasElement;
   private readonly status = element("p", { class: "empty" });
+  private readonly note = element("p", { class: "lanes-note", role: "status" });
   private colours: Palette;
   private series: Series[] = [];
   private matches: Uint8Array | null = null;
@@ -82,9 +83,9 @@ export class Timeline implements View, Gestures {
       arrows,
     ]);
     this.scroller.append(this.extent);
-    this.status.hidden = true;
+    this.status.hidden = this.note.hidden = true;
     this.element = element("section", { class: "timeline", "aria-label": "Timeline" }, [
-      corner, mapBox, rulerBox, this.scroller, lanesBox, this.status,
+      corner, mapBox, rulerBox, this.scroller, lanesBox, this.status, this.note,
     ]);
     this.laneLabels = new LaneLabels(this.extent, (key) => {
       this.layout.fold(key);
@@ -93,7 +94,7 @@ export class Timeline implements View, Gestures {
     this.tiles = new Tiles(viewer, () => this.arrived());
     this.tracks = new Tracks(viewer, () => this.trackArrived());
     this.surface = new Surface((context, width, height) => this.paint(context, width, height), this.canvas, lanesBox, () => this.relayout());
-    this.ruler = new Surface((context, width, height) => this.paintRuler(context, width, height), rulerCanvas, rulerBox);
+    this.ruler = new Surface((context, width, height) => paintRuler(context, width, height, this.camera, this.colours), rulerCanvas, rulerBox);
     this.minimap = new Minimap(mapBox, mapCanvas, this.camera, () => this.moved());
     this.scroller.addEventListener("scroll", () => this.scrolled());
     // An address with a range says what is to be seen; a selected scope need not be in it.
@@ -310,13 +311,13 @@ export class Timeline implements View, Gestures {
   private async learn(): Promise<void> {
     const { capture } = this.viewer;
     try {
-      const [paths, series] = await Promise.all([
+      const [paths, metrics] = await Promise.all([
         this.viewer.paths(capture.index),
-        capture.metrics > 0 ? this.viewer.metrics(capture.index) : Promise.resolve([]),
+        capture.metrics > 0 ? this.viewer.metrics(capture.index) : Promise.resolve({ series: [] }),
       ]);
       if (capture !== this.viewer.capture) return;
       this.matches = paths.matching(this.viewer.store.now.search);
-      this.series = series.filter((one) => one.type !== "histogram").slice(0, MOST_TRACKS);
+      this.series = metrics.series.filter((one) => one.type !== "histogram").slice(0, MOST_TRACKS);
       this.relayout(true);
     } catch (error) {
       this.viewer.frame.fail(error);
@@ -355,7 +356,10 @@ export class Timeline implements View, Gestures {
     if (this.isPlaced || ref === "") return;
     this.isPlaced = true;
     void this.viewer.source.scope(this.viewer.capture.index, ref).then(
-      (scope) => this.reveal(scope.lane, scope.level, scope.startNs, scope.startNs + scope.durationNs),
+      ({ lane, level, startNs, durationNs }) => {
+        if (lane !== null && level !== null) this.reveal(lane, level, startNs, startNs + durationNs);
+        else this.show(startNs, startNs + durationNs);
+      },
       () => {}, // the panel beside tells what is wrong with it
     );
   }
@@ -458,7 +462,7 @@ export class Timeline implements View, Gestures {
       palette: this.colours, layout: this.layout, tiles: this.tiles,
       paths: this.viewer.pathsNow(this.viewer.capture.index), matches: this.matches,
     };
-    this.ground(context, scene);
+    paintGround(context, scene, this.viewer.capture.durationNs);
     this.painter.paint(context, scene);
     this.tracks.paint(context, scene);
     const chosen = this.selected();
@@ -470,51 +474,12 @@ export class Timeline implements View, Gestures {
         ((arrow.toLane === chosen.lane && arrow.toLevel === chosen.level && arrow.toNs >= start && arrow.toNs <= end) ||
           (arrow.fromLane === chosen.lane && arrow.fromLevel === chosen.level && arrow.fromNs >= start && arrow.fromNs <= end)));
     }
-    if (chosen !== null) this.outline(context, scene, chosen.lane, chosen.boxes, chosen.box, chosen.level, 2);
+    if (chosen !== null) paintOutline(context, scene, chosen.lane, chosen.boxes, chosen.box, chosen.level, 2);
     this.pointer(context, scene);
     this.tell(scene);
     this.minimap.show(this.tiles.whole, this.viewer.capture.durationNs, this.colours);
     if (isMoving) this.request();
     if (this.tiles.whole !== null) this.onFirstPicture();
-  }
-
-  private ground(context: CanvasRenderingContext2D, scene: Scene): void {
-    const { palette: colours, width, height, layout, scrollTop } = scene;
-    context.fillStyle = colours.background;
-    context.fillRect(0, 0, width, height);
-    const { ticks: lines } = ticks(scene.range, width, TICK_ROOM);
-    for (let at = Math.max(layout.at(scrollTop), 0); at < layout.items.length; at += 1) {
-      const item = layout.items[at]!;
-      const top = item.top - scrollTop;
-      if (top > height) break;
-      if (item.kind === "heading") {
-        context.fillStyle = colours.band;
-        context.fillRect(0, top, width, item.height);
-      }
-      context.fillStyle = colours.line;
-      context.fillRect(0, top + item.height - 1, width, 1);
-    }
-    context.fillStyle = colours.line;
-    for (const { at } of lines) context.fillRect(Math.round(((at - scene.range.from) / this.camera.span) * width), 0, 1, height);
-    // Before the start and after the end there is nothing to see, and that can be seen.
-    const start = ((0 - scene.range.from) / this.camera.span) * width;
-    const end = ((this.viewer.capture.durationNs - scene.range.from) / this.camera.span) * width;
-    context.fillStyle = colours.band;
-    if (start > 0) context.fillRect(0, 0, start, height);
-    if (end < width) context.fillRect(end, 0, width - end, height);
-  }
-
-  private outline(context: CanvasRenderingContext2D, scene: Scene, lane: number, boxes: Boxes, box: number, level: number, line: number): void {
-    const item = this.layout.items[this.layout.places.get(lane) ?? -1];
-    if (item?.kind !== "lane" || level >= item.rows) return;
-    const pixels = scene.width / this.camera.span;
-    const left = Math.max((boxes.start[box]! - scene.range.from) * pixels, -4);
-    const right = Math.min((boxes.end[box]! - scene.range.from) * pixels, scene.width + 4);
-    if (right < 0 || left > scene.width) return;
-    const y = item.top - scene.scrollTop + 3 + level * ROW;
-    context.strokeStyle = this.colours.selection;
-    context.lineWidth = line;
-    context.strokeRect(left - 1, y - 1, Math.max(right - left, 2) + 1, ROW);
   }
 
   private pointer(context: CanvasRenderingContext2D, scene: Scene): void {
@@ -533,33 +498,7 @@ export class Timeline implements View, Gestures {
     context.fillStyle = this.colours.strongLine;
     context.fillRect(Math.round(this.hovered.x), 0, 1, scene.height);
     const hit = this.hit(this.hovered.x, this.hovered.y);
-    if (hit !== null && hit.item.kind === "lane") this.outline(context, scene, hit.item.lane.id, hit.boxes, hit.box, hit.level, 1.5);
-  }
-
-  private paintRuler(context: CanvasRenderingContext2D, width: number, height: number): void {
-    const colours = this.colours;
-    context.fillStyle = colours.background;
-    context.fillRect(0, 0, width, height);
-    const { ticks: marks, anchor } = ticks(this.camera, width, TICK_ROOM);
-    context.font = SMALL_FONT;
-    context.textBaseline = "middle";
-    let free = 0;
-    if (anchor !== "") {
-      const room = context.measureText(anchor).width;
-      context.fillStyle = colours.text;
-      context.fillText(anchor, 6, height / 2);
-      free = room + 14;
-    }
-    for (const { at, text } of marks) {
-      const x = Math.round(((at - this.camera.from) / this.camera.span) * width);
-      context.fillStyle = colours.strongLine;
-      context.fillRect(x, height - 6, 1, 6);
-      if (x + 4 < free || x + 4 > width - 30) continue;
-      context.fillStyle = colours.faintText;
-      context.fillText(text, x + 4, height / 2 - 1);
-    }
-    context.fillStyle = colours.strongLine;
-    context.fillRect(0, height - 1, width, 1);
+    if (hit !== null && hit.item.kind === "lane") paintOutline(context, scene, hit.item.lane.id, hit.boxes, hit.box, hit.level, 1.5);
   }
 
   /** Says so where there is nothing to draw. */
@@ -570,10 +509,17 @@ export class Timeline implements View, Gestures {
     if (whole === null) text = "Reading…";
     else if (capture.scopes === 0 && capture.lanes.length === 0) text = "This capture has no scopes.";
     else if (store.now.filter !== "" && isEmpty(whole)) text = "No scope fits the filter.";
-    else if (scene.tiles.best(this.camera)?.truncated) text = "";
-    if (this.status.textContent !== text) this.status.textContent = text;
-    this.status.hidden = text === "";
+    put(this.status, text);
+    const shown = scene.tiles.best(this.camera);
+    put(this.note, shown?.isDensity
+      ? "Seen from afar: how much was recorded when. Zoom in to see scopes."
+      : shown?.truncated ? "There is more here than can be drawn: deeper levels are left out. Zoom in to see them." : "");
   }
+}
+
+function put(place: HTMLElement, text: string): void {
+  if (place.textContent !== text) place.textContent = text;
+  place.hidden = text === "";
 }
 
 function isEmpty(tile: Tile): boolean {

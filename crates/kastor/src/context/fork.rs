@@ -6,13 +6,13 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use super::collector::{self, Managed};
-use crate::{buffer, callsite, name, sync::Held};
+use super::{Context, collector};
+use crate::{buffer, callsite, dispatch, name, sync::Held};
 
 struct Locks {
     // Dropped in this order: the locks before what they belong to.
     held: Vec<Box<dyn Held>>,
-    contexts: Vec<Arc<dyn Managed>>,
+    contexts: Vec<Arc<Context>>,
 }
 
 thread_local! {
@@ -54,7 +54,7 @@ fn callsite_and_names() -> [Box<dyn Held>; 3] {
     [Box::new(callsite::hold()), Box::new(names), Box::new(paths)]
 }
 
-fn give_back() -> Vec<Arc<dyn Managed>> {
+fn give_back() -> Vec<Arc<Context>> {
     let locks = LOCKS.try_with(|locks| locks.borrow_mut().take()).ok().flatten();
     let Some(Locks { held, contexts }) = locks else { return Vec::new() };
     // In reverse, as they were taken.
@@ -70,7 +70,7 @@ extern "C" fn after_in_parent() {
 #[cfg_attr(any(not(unix), miri), expect(dead_code, reason = "there are no forks"))]
 extern "C" fn after_in_child() {
     let contexts = give_back();
-    super::rest::forget_threads();
+    dispatch::rest::forget_threads();
     collector::forget_thread();
     buffer::forget_past();
     contexts.iter().for_each(|context| context.forget_past());

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kastor::{
-    Anchor, Event, Histogram, KeptRecords, KeptScope, KeptSeries, MetricType, MockClock, Number, Process, Recording,
-    Replay, Telemetry, Value, metric, scope,
+    Anchor, Event, Histogram, MetricType, MockClock, Number, Process, Recording, Telemetry, Value, metric, scope,
 };
+use kastor_export::capture::{Kept, KeptRecords, KeptScope, KeptSeries, kept_histogram};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -34,7 +34,7 @@ fn everything(event: &Event<'_>) -> String {
 }
 
 /// What was kept of a batch, and its events in words.
-struct Kept {
+struct Batch {
     records: Vec<u8>,
     flows: Vec<u8>,
     prefix: u64,
@@ -45,15 +45,15 @@ struct Kept {
     words: Vec<String>,
 }
 
-impl Kept {
+impl Batch {
     fn records<'a>(&'a self, records: &'a [u8], flows: &'a [u8]) -> KeptRecords<'a> {
-        let Kept { prefix, anchor, ns_per_tick, .. } = *self;
+        let Batch { prefix, anchor, ns_per_tick, .. } = *self;
         KeptRecords { thread: 1, id_prefix: prefix, anchor, ns_per_tick, records, flows }
     }
 }
 
 /// The batches of ten events, which differ in all that records can differ in.
-fn kept() -> Vec<Kept> {
+fn kept() -> Vec<Batch> {
     let clock = MockClock::new();
     let recording = Recording::new(1 << 20);
     let telemetry = Telemetry::builder().clock(clock.clone()).reporter(recording.clone()).build();
@@ -77,7 +77,7 @@ fn kept() -> Vec<Kept> {
     assert!(telemetry.flush(LONG).is_complete());
     let mut all = Vec::new();
     recording.for_each_batch(|batch| {
-        all.push(Kept {
+        all.push(Batch {
             records: batch.record_bytes().to_vec(),
             flows: batch.flow_bytes().to_vec(),
             prefix: batch.id_prefix(),
@@ -92,8 +92,8 @@ fn kept() -> Vec<Kept> {
 }
 
 /// A replay that knows the names and paths under numbers that are not the process's own.
-fn knowing(kept: &Kept) -> Replay {
-    let mut replay = Replay::new(Process { id: 7, instance_id: 8 });
+fn knowing(kept: &Batch) -> Kept {
+    let mut replay = Kept::new(Process { id: 7, instance_id: 8 });
     for (number, text) in &kept.names {
         replay.name(*number, text);
     }
@@ -121,7 +121,7 @@ fn what_the_core_wrote_comes_back_exactly() {
 #[test]
 fn without_the_tables_everything_is_unknown_and_nothing_breaks() {
     for kept in kept() {
-        let mut replay = Replay::default();
+        let mut replay = Kept::default();
         let batch = replay.batch(&kept.records(&kept.records, &[]));
         assert_eq!(batch.len(), kept.words.len() as u64);
         assert!(batch.timings().all(|timing| timing.scope() == "(unknown)"));
@@ -175,7 +175,7 @@ fn counts_of_what_was_left_out_are_added_up_without_an_overflow() {
         records: &records,
         flows: &[],
     };
-    let mut replay = Replay::default();
+    let mut replay = Kept::default();
     let batch = replay.batch(&kept);
     assert_eq!(batch.timings().map(|timing| timing.dropped_items()).collect::<Vec<_>>(), [u64::MAX]);
 }
@@ -195,7 +195,7 @@ fn items_beyond_the_limit_are_left_out() {
         records: &records,
         flows: &[],
     };
-    let mut replay = Replay::default();
+    let mut replay = Kept::default();
     (0..items).for_each(|number| replay.name(number as u32 + 4, &format!("k{}", number % 300)));
     let batch = replay.batch(&kept);
     assert_eq!(batch.timings().next().unwrap().attributes().count(), 256);
@@ -208,7 +208,7 @@ fn counts_of_what_was_dropped_stop_at_the_largest_number() {
     let records: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
     let anchor = Anchor { ticks: 0, monotonic_ns: 0, unix_ns: 0 };
     let kept = KeptRecords { thread: 1, id_prefix: 1, anchor, ns_per_tick: 1.0, records: &records, flows: &[] };
-    let mut replay = Replay::default();
+    let mut replay = Kept::default();
     let batch = replay.batch(&kept);
     assert_eq!(batch.timings().map(|timing| timing.dropped_items()).collect::<Vec<_>>(), [u64::MAX]);
 }
@@ -217,7 +217,7 @@ fn counts_of_what_was_dropped_stop_at_the_largest_number() {
 fn sums_come_back_as_a_snapshot() {
     let mut durations = Histogram::default();
     [100.0, 200.0].iter().for_each(|value| durations.record(*value));
-    let mut replay = Replay::new(Process { id: 7, instance_id: 8 });
+    let mut replay = Kept::new(Process { id: 7, instance_id: 8 });
     replay.path(1, 0, "a.b");
     replay.path(2, 1, "c");
     let scope = KeptScope {
@@ -257,7 +257,7 @@ fn kept_histograms_are_what_they_were_and_never_overflow() {
     let mut histogram = Histogram::default();
     [-3.0, 0.0, 1.5, 1e9, f64::NAN].iter().for_each(|value| histogram.record(*value));
     let side = |buckets: &kastor::Buckets| (buckets.offset(), buckets.counts().to_vec());
-    let again = Histogram::from_kept(
+    let again = kept_histogram(
         [side(histogram.positive()), side(histogram.negative())],
         (histogram.zeros(), histogram.not_finite()),
         histogram.sum(),
@@ -267,10 +267,10 @@ fn kept_histograms_are_what_they_were_and_never_overflow() {
     for (offset, extremes) in [(i32::MAX, (0.0, f64::NAN)), (i32::MIN, (2.0, 1.0)), (-7, (f64::NEG_INFINITY, 3.0))] {
         let hostile = (offset, vec![u64::MAX; 5000]);
         let mut merged =
-            Histogram::from_kept([hostile.clone(), hostile], (u64::MAX, u64::MAX), f64::INFINITY, Some(extremes));
+            kept_histogram([hostile.clone(), hostile], (u64::MAX, u64::MAX), f64::INFINITY, Some(extremes));
         for _ in 0..100 {
             let other = merged.clone();
-            merged = Histogram::from_kept([(0, vec![1]), (0, vec![])], (0, 0), 1.0, Some((1.0, 1.0)));
+            merged = kept_histogram([(0, vec![1]), (0, vec![])], (0, 0), 1.0, Some((1.0, 1.0)));
             merged.merge(&other);
             merged.record(1e300);
             let _ = [0.0, 0.5, 1.0].map(|q| merged.quantile(q));

@@ -8,34 +8,18 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    fork,
-    rest::{is_resting, set_resting, wait_until_alone},
-    spawn::start_thread,
-};
+use super::{Context, fork};
 use crate::{
-    event::{Process, ScopeAggregate, SeriesAggregate, Snapshot},
-    health::Stats,
+    dispatch::{
+        rest::{is_resting, set_resting, wait_until_alone},
+        start_thread,
+    },
     reporter::Deadline,
-    sync::{AtomicU64, Held, Mutex, Ordering::Relaxed, lock},
+    sync::{AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 
 /// How often what threads have published is claimed.
 const TICK: Duration = Duration::from_millis(250);
-
-/// A context, as the collector, the end of the process and a fork see it.
-pub(crate) trait Managed: Send + Sync {
-    /// Claims, nudges, and takes a snapshot if it is time.
-    fn tick(&self);
-    /// Wakes idle workers, so that they see that they are to rest.
-    fn wake_workers(&self);
-    /// Flushes and drops the rest, counted.
-    fn flush_at_exit(&self, deadline: Deadline);
-    /// Locks what a forked child must find unlocked.
-    fn hold<'a>(&'a self, held: &mut Vec<Box<dyn Held + 'a>>);
-    /// In a forked child: what happened before is the parent's business.
-    fn forget_past(&self);
-}
 
 static CONTEXTS: Mutex<Contexts> = Mutex::new(Contexts { all: Vec::new(), is_running: false, wants_collector: false });
 static WAKE: Condvar = Condvar::new();
@@ -43,14 +27,14 @@ static WAKE: Condvar = Condvar::new();
 static EXIT_BUDGET_MS: AtomicU64 = AtomicU64::new(0);
 
 struct Contexts {
-    all: Vec<Weak<dyn Managed>>,
+    all: Vec<Weak<Context>>,
     is_running: bool,
     wants_collector: bool,
 }
 
 /// Makes a context known. One with background reporters is ticked, and flushed when the process exits in order
 /// (`_exit` and aborts are beyond reach).
-pub(crate) fn manage(context: Weak<dyn Managed>, exit_budget: Option<Duration>) {
+pub(super) fn manage(context: Weak<Context>, exit_budget: Option<Duration>) {
     static FORK: Once = Once::new();
     static EXIT: Once = Once::new();
     FORK.call_once(fork::register);
@@ -126,7 +110,7 @@ pub(crate) fn wake() {
 }
 
 /// All contexts that are alive. The last handle of one must not end under the lock, hence `Arc`s that outlive it.
-fn upgraded(all: &[Weak<dyn Managed>]) -> Vec<Arc<dyn Managed>> {
+fn upgraded(all: &[Weak<Context>]) -> Vec<Arc<Context>> {
     all.iter().filter_map(Weak::upgrade).collect()
 }
 
@@ -140,7 +124,7 @@ extern "C" fn flush_all() {
 }
 
 /// For a fork: the contexts, and the lock on their list.
-pub(super) fn hold() -> (Vec<Arc<dyn Managed>>, std::sync::MutexGuard<'static, impl Sized>) {
+pub(super) fn hold() -> (Vec<Arc<Context>>, std::sync::MutexGuard<'static, impl Sized>) {
     let contexts = lock(&CONTEXTS);
     (upgraded(&contexts.all), contexts)
 }
@@ -148,27 +132,4 @@ pub(super) fn hold() -> (Vec<Arc<dyn Managed>>, std::sync::MutexGuard<'static, i
 /// In a forked child: there is no collector there.
 pub(super) fn forget_thread() {
     lock(&CONTEXTS).is_running = false;
-}
-
-/// Aggregates at one moment, owned.
-#[derive(Default)]
-pub(crate) struct Collected {
-    pub(crate) scopes: Vec<ScopeAggregate>,
-    pub(crate) series: Vec<SeriesAggregate>,
-    pub(crate) start_unix_ns: u64,
-    pub(crate) unix_ns: u64,
-    pub(crate) process: Process,
-}
-
-impl Collected {
-    pub(crate) fn as_snapshot<'a>(&'a self, stats: &'a dyn Fn() -> Stats) -> Snapshot<'a> {
-        Snapshot {
-            scopes: &self.scopes,
-            series: &self.series,
-            start_unix_ns: self.start_unix_ns,
-            unix_ns: self.unix_ns,
-            process: self.process,
-            stats,
-        }
-    }
 }

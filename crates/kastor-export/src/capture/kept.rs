@@ -1,6 +1,6 @@
-//! Records that were kept, made into batches again: in another process, at another time.
+//! Records and sums that were kept, made into batches and snapshots again: in another process, at another time.
 //!
-//! A [`Replay`] knows what the numbers in the records of one process stood for. Names and paths are interned here anew, so
+//! A [`Kept`] knows what the numbers in the records of one process stood for. Names and paths are interned here anew, so
 //! that an event from a capture is the same type as one from this process, and every reporter and encoder takes it. The
 //! limits of names and paths hold for all processes that are replayed together: what finds no room shares the path
 //! `(overflow)`, and is counted.
@@ -10,35 +10,36 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    batch::{Batch, BatchFacts, Process},
-    histogram::Histogram,
-    snapshot::{Exemplar, Number, ScopeAggregate, SeriesAggregate, Snapshot},
-};
-use crate::{
-    clock::{Anchor, Timeline},
-    health::Stats,
-    name::{Name, Path, name, path},
-    record::{METRIC, TIMING, WORDS, flag, head},
-    sampler::Sampler,
-    thread::{FLOW_WORDS, Part, Thread},
-    value::{self, MetricType, Value, push_value, tag},
+use kastor::{
+    Anchor, Batch, Buckets, Exemplar, Histogram, MetricType, Number, Process, ScopeAggregate, SeriesAggregate,
+    Snapshot, Stats, Timeline, Value,
+    kept::{Name, Path, Thread, name, path, push_value},
 };
 
-/// Items of one record, or of one point event, that are taken.
-const MAX_ITEMS: usize = 256;
-/// Flows of one batch that are taken; a chunk has no room for more.
-const MAX_FLOWS: usize = 2048;
+use super::record::{FLOW_BYTES, Item, Items, MAX_FLOWS, MAX_ITEMS, METRIC, Raw, RawRecords, TIMING, tag};
+
+/// Above every scope.
+const ROOT: Path = Path(0);
 /// Marks the number of a path that ends at the limits.
 const DEEPER_BIT: u32 = 1 << 31;
+/// The name of such a path.
+const DEEPER: Name = Name(3);
+/// What a name or path has become that found no room.
+const OVERFLOW: Name = Name(1);
+/// Most values of a kept histogram: so many of these can be merged that sums cannot overflow.
+const MAX_KEPT: u64 = 1 << 48;
+/// Most buckets on one side of it, as the core keeps them.
+const MAX_BUCKETS: usize = 1280;
+/// The buckets of the smallest and the largest floating-point numbers.
+const BUCKETS: (i32, i32) = (-1022 * 8 - 9, 1024 * 8);
 /// What a number stands for that nothing was told of.
 const UNKNOWN: &str = "(unknown)";
 
 /// What is needed to hand one process's kept records to reporters again.
 ///
-/// For captures: `kastor_export::capture::Replay` feeds it from a file.
+/// [`Replay`](super::Replay) feeds it from a file.
 #[derive(Debug, Default)]
-pub struct Replay {
+pub struct Kept {
     process: Process,
     names: HashMap<u32, Name>,
     paths: HashMap<u32, Path>,
@@ -49,7 +50,6 @@ pub struct Replay {
     without_room: u64,
     words: Vec<u64>,
     flows: Vec<u64>,
-    items: Vec<u64>,
     scopes: Vec<ScopeAggregate>,
     series: Vec<SeriesAggregate>,
 }
@@ -57,7 +57,7 @@ pub struct Replay {
 /// Records of one thread as they were kept, in the layout of `docs/format.md`, and what they need to be understood.
 #[derive(Clone, Copy, Debug)]
 pub struct KeptRecords<'a> {
-    /// The thread's number; see [`Replay::thread`].
+    /// The thread's number; see [`Kept::thread`].
     pub thread: u32,
     /// The thread's prefix, from which the ids follow.
     pub id_prefix: u64,
@@ -117,7 +117,7 @@ pub struct KeptSeries<'a> {
     pub help: Option<&'a str>,
 }
 
-impl Replay {
+impl Kept {
     /// A replay of what this process left behind, which knows no numbers yet.
     pub fn new(process: Process) -> Self {
         Self { process, ..Self::default() }
@@ -135,11 +135,11 @@ impl Replay {
 
     /// What the number of a path stands for: the path with the number `above` (0: none) and a name. Paths above come first.
     pub fn path(&mut self, number: u32, above: u32, last: &str) {
-        let above = if above == 0 { Path::ROOT } else { self.path_of(above) };
-        let last = if number & DEEPER_BIT != 0 { Name::DEEPER } else { name(last) };
+        let above = if above == 0 { ROOT } else { self.path_of(above) };
+        let last = if number & DEEPER_BIT != 0 { DEEPER } else { name(last) };
         let interned = path(above, last);
         // For want of a path, or of a name; one that was called so in its own process has a name of that text.
-        self.without_room += u64::from(interned.name() == Name::OVERFLOW);
+        self.without_room += u64::from(interned.name() == OVERFLOW);
         self.without_text.push(interned);
         self.paths.insert(number, interned);
     }
@@ -158,20 +158,14 @@ impl Replay {
     pub fn batch(&mut self, kept: &KeptRecords<'_>) -> Batch<'_> {
         let mut words = std::mem::take(&mut self.words);
         words.clear();
-        let (mut rest, mut len) = (kept.records, 0);
-        while let Some((record, after)) = next_record(rest) {
-            len += u64::from(self.push_record(&mut words, record));
-            rest = after;
-        }
+        let len = RawRecords(kept.records).map(|record| u64::from(self.push_record(&mut words, &record))).sum();
         self.words = words;
         self.flows.clear();
-        let flows = kept.flows.chunks_exact(FLOW_WORDS * 8).take(MAX_FLOWS);
-        self.flows.extend(flows.flat_map(|flow| flow.chunks_exact(8)).map(|word| word_at(word, 0)));
+        self.flows.extend(kept.flows.chunks_exact(FLOW_BYTES).take(MAX_FLOWS).flat_map(words_of));
         let thread = self.threads.entry(kept.thread).or_insert_with(|| Arc::new(Thread::kept(kept.thread, 0, "")));
         let is_slope = kept.ns_per_tick.is_finite() && kept.ns_per_tick > 0.0;
         let timeline = Timeline::new(kept.anchor, if is_slope { kept.ns_per_tick } else { 1.0 });
-        let part = Part { records: &self.words, flows: &self.flows, thread, prefix: kept.id_prefix };
-        Batch::new(part, len, BatchFacts { timeline, process: self.process, sampler: Sampler::ALWAYS })
+        Batch::kept((&self.words, &self.flows), len, thread, kept.id_prefix, timeline, self.process)
     }
 
     /// The snapshot that these sums were; the accounts of its context are gone, so its statistics are empty.
@@ -223,103 +217,105 @@ impl Replay {
     }
 
     fn path_of(&self, number: u32) -> Path {
-        self.paths.get(&number).copied().unwrap_or_else(|| path(Path::ROOT, name(UNKNOWN)))
+        self.paths.get(&number).copied().unwrap_or_else(|| path(ROOT, name(UNKNOWN)))
     }
 
     /// A text that no path was told of is a path of one name.
     fn path_of_text(&mut self, text: &str) -> Path {
         self.by_text.extend(self.without_text.drain(..).map(|path| (path.text(), path)));
-        self.by_text.get(text).copied().unwrap_or_else(|| path(Path::ROOT, name(text)))
+        self.by_text.get(text).copied().unwrap_or_else(|| path(ROOT, name(text)))
     }
 
     /// Appends a record, rebuilt; returns whether it is one.
-    fn push_record(&mut self, words: &mut Vec<u64>, record: &[u8]) -> bool {
-        let first = word_at(record, 0);
-        let (kind, flags) = ((first >> 40) as u8, (first >> 32) as u8 & 0x7f);
-        if kind != TIMING && kind != METRIC {
-            return false;
+    fn push_record(&self, words: &mut Vec<u64>, record: &Raw<'_>) -> bool {
+        let extras = record.rest.get(..record.extra_bytes());
+        let Some(extras) = extras.filter(|_| matches!(record.kind(), TIMING | METRIC)) else { return false };
+        let at = words.len();
+        words.extend(words_of(record.fixed).chain(words_of(extras)));
+        self.push_items(words, record.items(), true);
+        let length = (words.len() - at) as u64;
+        let kind_and_flags = u64::from(record.kind()) << 8 | u64::from(record.fixed[4] & 0x7f);
+        if let Some(first) = words.get_mut(at) {
+            *first = u64::from(self.path_of(record.path()).0) | kind_and_flags << 32 | length << 48;
         }
-        let is_long = kind == TIMING && flags & flag::LONG != 0;
-        let extras = usize::from(is_long) + usize::from(flags & flag::DEEPER != 0);
-        let Some(items) = record.get((WORDS + extras) * 8..) else { return false };
-        let mut rebuilt = std::mem::take(&mut self.items);
-        rebuilt.clear();
-        if flags & flag::ITEMS != 0 {
-            self.push_items(&mut rebuilt, items, true);
-        }
-        let length = WORDS + extras + rebuilt.len();
-        words.push(head(self.path_of(first as u32), flags, kind, length));
-        words.extend((1..WORDS + extras).map(|at| word_at(record, at * 8)));
-        words.extend_from_slice(&rebuilt);
-        self.items = rebuilt;
         true
     }
 
     /// Appends items, rebuilt: never more words than they had. A point event holds attributes alone.
-    fn push_items(&self, words: &mut Vec<u64>, items: &[u8], is_outermost: bool) {
-        for (key, tag, payload) in ItemsOf(items).take(MAX_ITEMS) {
-            let key = match key {
-                0..=3 => Name(key),
-                _ => self.names.get(&key).copied().unwrap_or_else(|| name(UNKNOWN)),
-            };
-            match tag {
-                tag::NULL | tag::FALSE | tag::TRUE => words.push(value::head(key, tag, 0)),
-                tag::I64 | tag::U64 | tag::F64 => push_words(words, key, tag, payload, 1),
-                tag::STR | tag::BYTES => {
-                    value::push_bytes(words, key, tag, payload, payload.len());
-                }
-                tag::ERROR if is_outermost => {
-                    value::push_bytes(words, Name::NONE, tag, payload, payload.len());
-                }
-                tag::LINK if is_outermost => push_words(words, Name::NONE, tag, payload, 3),
-                tag::DROPPED if is_outermost => push_words(words, Name::NONE, tag, payload, 1),
-                tag::EVENT if is_outermost && payload.len() >= 8 => {
-                    let at = words.len();
-                    words.extend([0, word_at(payload, 0)]);
-                    self.push_items(words, payload.get(8..).unwrap_or(&[]), false);
-                    let bytes = (words.len() - at - 1) * 8;
-                    if let Some(first) = words.get_mut(at) {
-                        *first = value::head(key, tag, bytes);
-                    }
-                }
+    fn push_items(&self, words: &mut Vec<u64>, items: Items<'_>, is_outermost: bool) {
+        for Item { key, tag, payload } in items {
+            // Beyond what it takes, a number has nothing to say.
+            let kept = match tag {
+                tag::NULL | tag::FALSE | tag::TRUE => payload.get(..0),
+                tag::I64 | tag::U64 | tag::F64 => payload.get(..8),
+                tag::STR | tag::BYTES => Some(payload),
+                tag::ERROR if is_outermost => Some(payload),
+                tag::LINK if is_outermost => payload.get(..24),
+                tag::DROPPED | tag::EVENT if is_outermost => payload.get(..8),
                 // A later version's, or a place where a secret was.
-                _ => {}
+                _ => None,
+            };
+            let Some(kept) = kept else { continue };
+            let at = words.len();
+            words.push(0);
+            words.extend(words_of(kept));
+            let mut bytes = kept.len();
+            if tag == tag::EVENT {
+                self.push_items(words, Items::new(payload.get(8..).unwrap_or(&[])), false);
+                bytes = (words.len() - at - 1) * 8;
             }
+            if let Some(first) = words.get_mut(at) {
+                *first = u64::from(self.key_of(key).0) | u64::from(tag) << 32 | (bytes as u64) << 40;
+            }
+        }
+    }
+
+    fn key_of(&self, number: u32) -> Name {
+        match number {
+            0..=3 => Name(number),
+            _ => self.names.get(&number).copied().unwrap_or_else(|| name(UNKNOWN)),
         }
     }
 }
 
-/// A number's item; one whose payload is shorter is left out.
-fn push_words(words: &mut Vec<u64>, key: Name, tag: u8, payload: &[u8], number: usize) {
-    if payload.len() >= number * 8 {
-        words.push(value::head(key, tag, number * 8));
-        words.extend((0..number).map(|at| word_at(payload, at * 8)));
-    }
+/// A distribution that was kept: the buckets on both sides, each with the number of its first, what had no bucket,
+/// the sum of all values and the smallest and largest of them.
+///
+/// For numbers from anywhere: buckets beyond those of all floating-point numbers, counts beyond 2^48 and extremes
+/// that are none are left out.
+pub fn kept_histogram(
+    [positive, negative]: [(i32, Vec<u64>); 2],
+    (zeros, not_finite): (u64, u64),
+    sum: f64,
+    extremes: Option<(f64, f64)>,
+) -> Histogram {
+    let mut left = MAX_KEPT;
+    let mut take = |count: u64| {
+        let taken = count.min(left);
+        left -= taken;
+        taken
+    };
+    let zeros = take(zeros);
+    let [positive, negative] = [positive, negative].map(|(offset, mut counts)| {
+        let (first, last) = (BUCKETS.0, BUCKETS.1 - MAX_BUCKETS as i32);
+        counts.truncate(if (first..=last).contains(&offset) { MAX_BUCKETS } else { 0 });
+        counts.iter_mut().for_each(|count| *count = take(*count));
+        Buckets { offset: if counts.is_empty() { 0 } else { offset }, counts }
+    });
+    let all = positive.counts.iter().chain(&negative.counts);
+    let count = zeros + all.sum::<u64>();
+    let is_range = |range: &(f64, f64)| count > 0 && range.0.is_finite() && range.1.is_finite() && range.0 <= range.1;
+    let extremes = extremes.filter(is_range);
+    let (min, max) = (extremes.map(|range| range.0), extremes.map(|range| range.1));
+    let sum = if sum.is_finite() { sum } else { 0.0 };
+    Histogram { positive, negative, zeros, count, sum, min, max, not_finite: not_finite.min(MAX_KEPT) }
 }
 
-/// The record that `bytes` begin with, and what follows it.
-fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = (word_at(bytes, 0) >> 48) as usize;
-    if length < WORDS { None } else { bytes.split_at_checked(length * 8) }
-}
-
-/// The word at `at`; zero where the bytes end before.
-fn word_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word))
-}
-
-/// Key, tag and payload of each item, as far as they are whole.
-struct ItemsOf<'a>(&'a [u8]);
-
-impl<'a> Iterator for ItemsOf<'a> {
-    type Item = (u32, u8, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (first, rest) = self.0.split_first_chunk::<8>()?;
-        let first = u64::from_le_bytes(*first);
-        let bytes = (first >> 40) as usize;
-        let payload = rest.get(..bytes)?;
-        self.0 = rest.get(bytes.next_multiple_of(8)..).unwrap_or(&[]);
-        Some((first as u32, (first >> 32) as u8, payload))
-    }
+/// Bytes as words, the last one filled up with zeros.
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks(8).map(|part| {
+        let mut word = [0; 8];
+        word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(word)
+    })
 }
