@@ -128,6 +128,18 @@ assert any("<table" in data.get("text/html", "") for data in shown), shown
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readmes_ten_lines_print_what_it_shows():
+    """But for the times, and so the widths of their columns."""
+    text = (DOCUMENTS.parent / "README.md").read_text()
+    program, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
+    assert len(program.splitlines()) <= 10
+
+    def shape(table):
+        return [re.sub(r"[\d.]+ (ns|µs|ms|s)\b", "T", line).split() for line in table.strip().splitlines()]
+
+    assert shape(quiet(program)) == shape(shown)
+
+
 @pytest.mark.parametrize("page", ["python.md", "migration.md"])
 def test_the_code_in_a_document_runs(page, tmp_path):
     """All blocks marked `python` of one page, in order, as one program; in a folder of their own."""

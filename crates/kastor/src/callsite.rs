@@ -28,7 +28,7 @@ pub struct Callsite {
     state: AtomicU8,
     is_scope: bool,
     name_id: AtomicU32,
-    /// Number among the metric callsites, for the per-thread cells; 0 while new.
+    /// Number among the metric callsites, for the per-thread cells; 0 while new, and of scopes.
     index: AtomicU32,
     /// Zero while the state is [`OFF`], else where threads keep the cell of this callsite: see [`hot_place`].
     hot: AtomicU32,
@@ -208,7 +208,9 @@ impl Callsite {
         for key in self.keys {
             key.id.store(name(key.text).0, Relaxed);
         }
-        self.index.store(next_index(), Relaxed);
+        if !self.is_scope {
+            self.index.store(next_index(), Relaxed);
+        }
         self.next.store(REGISTRY.first.load(Relaxed), Relaxed);
         REGISTRY.first.store(std::ptr::from_ref(self).cast_mut(), Release);
         let state = decision(&voices, self);
@@ -218,7 +220,7 @@ impl Callsite {
 }
 
 /// Indexes whose cells threads find without looking into a lane.
-pub(crate) const HOT_INDEXES: u32 = 64;
+pub(crate) const HOT_INDEXES: u32 = 128;
 /// Bytes of a slot for one of them; see `thread::HotSlots`.
 pub(crate) const HOT_SLOT_BYTES: u32 = 16;
 

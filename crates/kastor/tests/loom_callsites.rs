@@ -70,10 +70,10 @@ impl Decide for Context {
     }
 }
 
-/// A callsite of the scope 7 with one key, 9.
+/// A callsite of the metric 7 with one key, 9.
 fn site() -> &'static Callsite {
     let keys = Box::leak(Box::new([Key::new("9")]));
-    Box::leak(Box::new(Callsite::scope("7", keys)))
+    Box::leak(Box::new(Callsite::metric("7", keys)))
 }
 
 #[test]

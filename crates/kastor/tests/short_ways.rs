@@ -167,12 +167,12 @@ fn a_reader_never_finds_less_than_before() {
         let (tele, done) = (tele.clone(), Arc::clone(&done));
         move || {
             let counter = tele.counter("counter", &[]);
-            (0..20_000_000_u64).for_each(|_| counter.add(3));
+            (0..9_000_000_u64).for_each(|_| counter.add(3));
             done.wait();
         }
     });
     let mut last = (0, 0.0);
-    while last.0 < 20_000_000 {
+    while last.0 < 9_000_000 {
         let now = counted(&tele, "counter");
         assert!(now.0 >= last.0 && now.1 >= last.1, "{now:?} after {last:?}");
         assert_eq!(now.1, now.0 as f64 * 3.0, "calls and sum are of one moment");
@@ -180,7 +180,7 @@ fn a_reader_never_finds_less_than_before() {
     }
     done.wait();
     counting.join().unwrap();
-    assert_eq!(counted(&tele, "counter"), (20_000_000, 60_000_000.0));
+    assert_eq!(counted(&tele, "counter"), (9_000_000, 27_000_000.0));
 }
 
 #[test]

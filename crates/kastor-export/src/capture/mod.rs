@@ -32,6 +32,7 @@
 mod aggregates;
 mod check;
 mod config;
+mod extent;
 mod files;
 mod format;
 mod kept;
@@ -70,7 +71,7 @@ use crate::fs::{Fs, OsFs};
 
 /// The parts of a file as they are written, for a file made by hand.
 pub(crate) mod raw {
-    pub(crate) use super::format::{BlockHeader, Session, Thread, kind, push_name, push_path};
+    pub(crate) use super::format::{BlockHeader, PACKED, Session, Thread, kind, push_name, push_path};
 }
 
 /// A reporter that writes a capture. A cheap handle: clones write the same files.

@@ -21,7 +21,10 @@
 //!
 //! Before the first record of a block everything is zero. Heads that were used move to the front of the three.
 
-use super::record::{Extent, ITEMS, RECORD_BYTES, is_plain_head};
+use super::{
+    extent::{Extent, is_plain_head},
+    record::{RECORD_BYTES, flag::ITEMS},
+};
 
 /// More than what a record takes without its rest.
 const MOST_BYTES: usize = 64;

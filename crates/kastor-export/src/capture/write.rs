@@ -17,13 +17,13 @@ use kastor::{Batch, DropReason, Process, Snapshot};
 use super::{
     aggregates,
     config::{CaptureConfig, Durability},
+    extent::Extent,
     files::{Files, Opened},
     format::{
         BLOCK_HEADER_BYTES, BlockHeader, COMPRESSED, INDEX_ENTRIES, IndexEntry, Line, MAX_EXPANSION, MAX_PAYLOAD_BYTES,
         PACKED, Session, TABLE_BYTES, Thread, index_payload, kind, push_name, push_path,
     },
     pack::pack,
-    record::Extent,
 };
 use crate::{
     frame::{FrameHeader, push_frame},

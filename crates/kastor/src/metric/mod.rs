@@ -194,7 +194,9 @@ fn record_remembered(t: &Block, site: &'static Callsite, metric_type: MetricType
     match remembered(t, site.index(), key) {
         Some(cell) => {
             amount.record(metric_type, cell, t);
-            keep_hot(t, site.index(), key, cell);
+            if site.index() < callsite::HOT_INDEXES {
+                keep_hot(t, site.index(), key, cell);
+            }
             true
         }
         None => false,
