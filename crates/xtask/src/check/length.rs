@@ -15,7 +15,7 @@ const MAX_CORE_LINES: usize = 14_440;
 /// The packages that are the core.
 const CORE: [&str; 2] = ["kastor", "kastor-macros"];
 
-/// Looks at every file under `crates/*/src`.
+/// Looks at every file under `crates/*/src` and `crates/*/viewer/src`.
 pub(super) fn files_stay_readable(root: &Path) -> Result<String, Vec<String>> {
     let crates = root.join("crates");
     let packages = entries(&crates).map_err(|error| vec![format!("{}: {error}", crates.display())])?;
@@ -23,8 +23,11 @@ pub(super) fn files_stay_readable(root: &Path) -> Result<String, Vec<String>> {
     for package in packages {
         let is_core = CORE.iter().any(|name| package.ends_with(name));
         let mut sources = Vec::new();
-        if let Err(error) = collect_sources(&package.join("src"), &mut sources) {
-            faults.push(format!("{}: {error}", package.display()));
+        // The viewer's page lies beside its program's sources.
+        for folder in ["src", "viewer/src"] {
+            if let Err(error) = collect_sources(&package.join(folder), &mut sources) {
+                faults.push(format!("{}: {error}", package.display()));
+            }
         }
         for source in sources {
             let shown = source.strip_prefix(root).unwrap_or(&source).display().to_string();
@@ -84,7 +87,7 @@ fn collect_sources(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     for path in entries(folder)? {
         if path.is_dir() {
             collect_sources(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| ["rs", "ts"].iter().any(|source| extension == *source)) {
             found.push(path);
         }
     }
