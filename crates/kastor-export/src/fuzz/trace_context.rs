@@ -41,7 +41,7 @@ fn look_at(state: Result<TraceState, Error>) {
         Err(error) => return assert!(!error.to_string().chars().any(char::is_control), "{error}"),
     };
     assert!(state.len() <= TraceState::MAX_MEMBERS);
-    assert_eq!(state.is_empty(), state.len() == 0);
+    assert_eq!(state.is_empty(), state.iter().next().is_none());
     for (at, (key, value)) in state.iter().enumerate() {
         assert!((1..=256).contains(&key.len()) && (1..=256).contains(&value.len()));
         assert!(state.iter().take(at).all(|(earlier, _)| earlier != key), "{key} is there twice");
