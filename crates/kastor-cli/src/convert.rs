@@ -50,6 +50,9 @@ pub(crate) struct ConvertArguments {
     /// The service's name, in OpenTelemetry's JSON
     #[arg(long, value_name = "NAME")]
     service_name: Option<String>,
+    /// Give every slice its trace id and span id, for Perfetto and Chrome; OpenTelemetry's JSON always has them
+    #[arg(long)]
+    ids: bool,
 }
 
 /// Runs the command.
@@ -200,10 +203,10 @@ impl Writing<'_> {
     }
 
     fn encoder_of(&self, process: Process) -> Encoder {
-        let name = format!("process {}", process.id);
+        let (name, ids) = (format!("process {}", process.id), self.arguments.ids);
         match self.arguments.to {
             Format::Perfetto => {
-                Encoder::Perfetto(perfetto::Encoder::new(perfetto::Config::default().process_name(name)))
+                Encoder::Perfetto(perfetto::Encoder::new(perfetto::Config::default().process_name(name).ids(ids)))
             }
             Format::OtlpJson => {
                 let service = self.arguments.service_name.clone();
@@ -211,7 +214,7 @@ impl Writing<'_> {
                 Encoder::Otlp(OtlpText::new(process, &attributes))
             }
             Format::Chrome | Format::Folded => {
-                let config = chrome::Config::default().process_name(name);
+                let config = chrome::Config::default().process_name(name).ids(ids);
                 Encoder::Chrome(chrome::Encoder::new(config.zero_unix_ns(self.zero_unix_ns.unwrap_or(0))))
             }
         }

@@ -1,6 +1,6 @@
 //! Writes the traces that `cargo xtask integration` reads back: `trace_workload FOLDER [mock|real]`.
 //!
-//! The same program is recorded as a Perfetto trace, a Chrome trace, folded stacks, and, by the core's own
+//! The same program is recorded as a Perfetto trace, a Chrome trace, folded stacks, a capture, and, by the core's own
 //! [`Recording`], as `expected.json`: what the readers have to find. With the mock clock every number has to be equal.
 
 use std::{
@@ -19,7 +19,7 @@ use kastor::{
     Error, Event, FutureExt as _, MetricType, MockClock, Recording, Reporter, Snapshot, Telemetry, Value, background,
     count, gauge, histogram, metric, scope,
 };
-use kastor_export::{chrome, folded, perfetto};
+use kastor_export::{capture::Capture, chrome, folded, perfetto};
 use serde_json::{Value as Json, json};
 
 /// Only ever an upper bound.
@@ -54,7 +54,8 @@ fn run(folder: &std::path::Path, is_real: bool) -> Result<(), Box<dyn std::error
         .reporter(background(series.clone()))
         .reporter(perfetto::Perfetto::create(folder.join("trace.perfetto-trace"), perfetto_config)?)
         .reporter(chrome::Chrome::create(folder.join("trace.json"), chrome_config)?)
-        .reporter(folded::Folded::create(folder.join("stacks.folded"), folded::Config::default())?);
+        .reporter(folded::Folded::create(folder.join("stacks.folded"), folded::Config::default())?)
+        .reporter(Capture::new(folder.join("run.kcap")));
     let time = if is_real { Time(None) } else { Time(Some(MockClock::new())) };
     if let Some(clock) = &time.0 {
         builder = builder.clock(clock.clone());

@@ -15,11 +15,15 @@ with open(f"{folder}/stacks.folded", encoding="utf-8", newline="\n") as file:
         faults.equal(f"{line!r}: seen before", stack in stacks, False)
         stacks[stack] = int(number)
 faults.equal("stacks", len(stacks), len(expected.folded))
-# The report was made later: with a real clock its line from ticks to time may be another one.
-share = 1e-5 if expected.tolerance_ns else 0
+
+# The report was made later: with a real clock its line from ticks to time may be another one, and round otherwise.
+def tolerance(time):
+    return 1 + 1e-5 * time if expected.tolerance_ns else 0
+
+
 total = sum(expected.folded.values())
-faults.near("total", sum(stacks.values()), total, share * total)
+faults.near("total", sum(stacks.values()), total, len(stacks) * tolerance(total / len(stacks)))
 for path, time in expected.folded.items():
     if path.isascii() and path.isprintable():
-        faults.near(path, stacks.get(path.replace(".", ";"), -1), time, share * time)
+        faults.near(path, stacks.get(path.replace(".", ";"), -1), time, tolerance(time))
 faults.finish(f"{len(stacks)} stacks")

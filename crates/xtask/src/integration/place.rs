@@ -99,11 +99,22 @@ impl Place {
 
     /// Builds an example of `kastor-export` with these features besides the default ones; its program.
     pub(crate) fn example(&self, name: &str, features: &str) -> Result<PathBuf, NotPassed> {
-        let mut build = cargo(&["build", "--quiet", "--package", "kastor-export", "--example", name]);
-        build.args(["--features", features]).current_dir(&self.root);
+        let arguments = ["--package", "kastor-export", "--example", name, "--features", features];
+        Ok(self.built(&arguments)?.join("examples").join(name))
+    }
+
+    /// Builds the command line; its program.
+    pub(crate) fn kastor(&self) -> Result<PathBuf, NotPassed> {
+        Ok(self.built(&["--package", "kastor-cli"])?.join("kastor"))
+    }
+
+    /// Builds, and says where what was built is.
+    fn built(&self, what: &[&str]) -> Result<PathBuf, NotPassed> {
+        let mut build = cargo(&["build", "--quiet"]);
+        build.args(what).current_dir(&self.root);
         let line = shown(&build);
         match build.status() {
-            Ok(status) if status.success() => Ok(target_folder(&self.root, "debug").join("examples").join(name)),
+            Ok(status) if status.success() => Ok(target_folder(&self.root, "debug")),
             Ok(status) => Err(NotPassed::failed(format!("{line}: {status}"))),
             Err(error) => Err(NotPassed::failed(format!("{line}: {error}"))),
         }

@@ -5,6 +5,7 @@
 //! be equal; with the real one, times may differ by what two batches differ about.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -24,13 +25,49 @@ pub(crate) fn checks(steps: &mut Steps, place: &Place) {
             Ok(said)
         });
         let Some(folder) = written else { continue };
-        steps.attempt(&name("perfetto"), |_| script(place, "check_perfetto.py", &["perfetto", "protobuf"], &folder));
-        steps.attempt(&name("chrome"), |_| script(place, "check_chrome.py", &[], &folder));
-        steps.attempt(&name("folded"), |_| script(place, "check_folded.py", &[], &folder));
-        for file in ["trace.perfetto-trace", "trace.json"] {
-            steps.attempt(&name(&format!("engine, {file}")), |_| engine(place, &folder, file));
+        read_back(steps, place, &format!("{clock} clock"), &folder);
+        let mut written = None;
+        steps.attempt(&name("kastor convert"), |_| {
+            let folder = converted(place, &folder)?;
+            let said = format!("wrote {}", folder.display());
+            written = Some(folder);
+            Ok(said)
+        });
+        if let Some(folder) = written {
+            read_back(steps, place, &format!("{clock} clock, converted from the capture"), &folder);
         }
     }
+}
+
+/// Reads every file of a folder with every reader.
+fn read_back(steps: &mut Steps, place: &Place, which: &str, folder: &Path) {
+    let name = |what: &str| format!("{what}, {which}");
+    steps.attempt(&name("perfetto"), |_| script(place, "check_perfetto.py", &["perfetto", "protobuf"], folder));
+    steps.attempt(&name("chrome"), |_| script(place, "check_chrome.py", &[], folder));
+    steps.attempt(&name("folded"), |_| script(place, "check_folded.py", &[], folder));
+    for file in ["trace.perfetto-trace", "trace.json"] {
+        steps.attempt(&name(&format!("engine, {file}")), |_| engine(place, folder, file));
+    }
+}
+
+/// The same files, by `kastor convert` from the capture that stands beside them.
+fn converted(place: &Place, folder: &Path) -> Result<PathBuf, NotPassed> {
+    let program = place.kastor()?;
+    let into = folder.join("converted");
+    let failed = |error: &dyn std::fmt::Display| NotPassed::failed(format!("{}: {error}", into.display()));
+    fs::create_dir_all(&into).map_err(|error| failed(&error))?;
+    for (format, file) in [("perfetto", "trace.perfetto-trace"), ("chrome", "trace.json"), ("folded", "stacks.folded")]
+    {
+        let mut convert = Command::new(&program);
+        convert.arg("convert").arg(folder.join("run.kcap")).args(["--to", format, "--ids", "-o"]).arg(into.join(file));
+        output(convert)?;
+    }
+    let text = fs::read(folder.join("expected.json")).map_err(|error| failed(&error))?;
+    let mut expected: serde_json::Value = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
+    // A capture does not tell the program's name.
+    expected["process"] = format!("process {}", expected["pid"]).into();
+    fs::write(into.join("expected.json"), expected.to_string()).map_err(|error| failed(&error))?;
+    Ok(into)
 }
 
 fn workload(place: &Place, clock: &str) -> Result<PathBuf, NotPassed> {

@@ -2,14 +2,13 @@
 //! program, serves them, and does what a reader would do, in Debian's Chromium without a window.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use super::place::Place;
 use crate::{
-    steps::{NotPassed, Steps, cargo, shown},
-    test::target_folder,
+    steps::{NotPassed, Steps, shown},
     viewer,
 };
 
@@ -20,7 +19,7 @@ pub(crate) fn checks(steps: &mut Steps, place: &Place) {
     steps.attempt("viewer in a browser", |root| {
         let folder = viewer::ready(root)?;
         let browser = browser()?;
-        let program = program(root)?;
+        let program = place.kastor()?;
         let work = place.work("viewer")?;
         let mut test = Command::new("node");
         test.arg("test/browser.mjs").arg(program).arg(browser).arg(work).current_dir(folder);
@@ -45,16 +44,4 @@ fn browser() -> Result<PathBuf, NotPassed> {
             "Chromium is not installed (Debian: apt-get install chromium), nor does KASTOR_CHROMIUM name it",
         )
     })
-}
-
-/// The command line.
-fn program(root: &Path) -> Result<PathBuf, NotPassed> {
-    let mut build = cargo(&["build", "--quiet", "--package", "kastor-cli"]);
-    build.current_dir(root);
-    let line = shown(&build);
-    match build.status() {
-        Ok(status) if status.success() => Ok(target_folder(root, "debug").join("kastor")),
-        Ok(status) => Err(NotPassed::failed(format!("{line}: {status}"))),
-        Err(error) => Err(NotPassed::failed(format!("{line}: {error}"))),
-    }
 }
