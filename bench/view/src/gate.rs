@@ -12,6 +12,8 @@ const SCOPES: u64 = 10_000_000;
 const ROUNDS: u32 = 5;
 /// Differences that are made, each with captures of its own.
 const REPEATS: u64 = 20;
+/// Pairs of real runs that are compared besides.
+const REAL_PAIRS: u64 = 10;
 /// Calls of each path in them.
 const RUNS: u64 = 1_000;
 const MB: f64 = 1e6;
@@ -24,6 +26,9 @@ pub fn run(is_quick: bool, folder: &Path) -> bool {
     limits.extend(viewer::limits(is_quick, folder));
     for limit in &limits {
         println!("{}", limit.line());
+    }
+    if let Some(sentence) = told(real_runs(folder)) {
+        println!("beside  {sentence}");
     }
     let missed = limits.iter().filter(|limit| !limit.holds()).count();
     println!("\n{} limits, {missed} missed", limits.len());
@@ -91,6 +96,25 @@ fn differences(folder: &Path) -> Vec<Limit> {
     ]
 }
 
+/// `kastor diff` on pairs of real runs of the same program, one after the other: what it then takes for a regression is one of
+/// the machine. No limit: nobody knows what the machine did.
+fn real_runs(folder: &Path) -> Result<String, String> {
+    let (mut paths, mut slower) = (0, 0);
+    for pair in 0..REAL_PAIRS {
+        let files = ["before", "after"].map(|name| folder.join(format!("{name}-{pair}.kcap")));
+        for file in &files {
+            let ended = child::run(&["demo", "--capture", text(file)?, "--json"])?;
+            if ended.code != 0 {
+                return Err(format!("kastor demo ended with {}", ended.code));
+            }
+        }
+        let [before, after] = &files;
+        paths += differing(before, after, |_| true)?.len();
+        slower += regressions(before, after)?.len();
+    }
+    Ok(format!("diff, {REAL_PAIRS} pairs of real runs of the demo: {slower} of {paths} paths called slower"))
+}
+
 /// Whether the planted one was found, and how many were that are none.
 fn compare(folder: &Path, repeat: u64, planted: usize) -> Result<(bool, u32), String> {
     let file = |name: &str| folder.join(format!("{name}-{repeat}.kcap"));
@@ -107,11 +131,16 @@ fn compare(folder: &Path, repeat: u64, planted: usize) -> Result<(bool, u32), St
 }
 
 fn regressions(base: &Path, new: &Path) -> Result<Vec<String>, String> {
+    differing(base, new, |verdict| verdict == "slower")
+}
+
+/// The paths with such a verdict.
+fn differing(base: &Path, new: &Path, is_wanted: fn(&Value) -> bool) -> Result<Vec<String>, String> {
     let ended = child::run(&["diff", text(base)?, text(new)?, "--json", "--limit", "0"])?;
     let difference: Value = serde_json::from_str(&ended.text).map_err(|error| format!("no JSON: {error}"))?;
     let paths = difference["paths"].as_array().ok_or("no paths")?;
-    let slower = paths.iter().filter(|path| path["call"]["verdict"] == "slower");
-    Ok(slower.filter_map(|path| path["path"].as_str()).map(str::to_owned).collect())
+    let wanted = paths.iter().filter(|path| is_wanted(&path["call"]["verdict"]));
+    Ok(wanted.filter_map(|path| path["path"].as_str()).map(str::to_owned).collect())
 }
 
 /// A path as an argument.

@@ -110,7 +110,8 @@ fn look_around(address: &str, began: Instant, written: u64) -> Result<(f64, f64)
             let (from, to) = (middle - width / 2.0, middle + width / 2.0);
             let answer = ask(&format!("/api/timeline?from={from}&to={to}&pixels=1600"))?;
             let boxes = answer["lanes"][0]["ref"].as_array();
-            if let Some(reference) = boxes.and_then(|it| it.iter().filter_map(Value::as_str).find(|it| !it.is_empty())) {
+            if let Some(reference) = boxes.and_then(|it| it.iter().filter_map(Value::as_str).find(|it| !it.is_empty()))
+            {
                 scopes = reference.to_owned();
                 near += 1;
             }
@@ -153,8 +154,9 @@ fn get(address: &str, question: &str) -> Result<Value, String> {
     let failed = |error: std::io::Error| format!("{question}: {error}");
     let mut stream = TcpStream::connect(host).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let request =
-        format!("GET {question} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {question} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(failed)?;
