@@ -20,8 +20,6 @@ use crate::{
     test::target_folder,
 };
 
-/// Where Debian is, if apt does not say.
-const MIRROR: &str = "http://deb.debian.org/debian/";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// See the module.
@@ -134,7 +132,7 @@ impl Apt {
             fs::create_dir_all(folder.join(part)).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         let sources = folder.join("etc/sources.list");
-        let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror());
+        let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
         fs::write(&sources, line).map_err(|error| format!("{}: {error}", sources.display()))?;
         let shown = folder.display();
         let options = [
@@ -176,11 +174,12 @@ impl Apt {
 }
 
 /// The mirror that this system's apt uses for Debian, so that what works for it works here.
-fn mirror() -> String {
+fn mirror() -> Result<String, String> {
     let format = "$(REPO_URI)";
     let output = Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().find(|line| line.ends_with("/debian/")).unwrap_or(MIRROR).to_owned()
+    let found = text.lines().find(|line| line.trim_end_matches('/').ends_with("/debian"));
+    found.map(str::to_owned).ok_or_else(|| "apt-get knows no mirror of Debian: see its sources.list".to_owned())
 }
 
 fn make(folder: &Path) -> Result<(), NotPassed> {
