@@ -191,6 +191,16 @@ impl Peer for On {
                 black_box(index);
             })
             .verify(|ran| expect_calls_ending("d", "", ran.iterations)),
+            // A program has many callsites of each shape; alone, one would be compiled as if there were no others.
+            Case::new("on_scope2_numbers", |index| {
+                let _scope = scope!("scope2_numbers", index = index, half = index as f64);
+                black_box(index);
+            })
+            .verify(|ran| expect_calls("scope2_numbers", ran.iterations)),
+            Case::new("on_metric_event2_numbers", |index| {
+                metric!("metric2_numbers", index, index = index, half = index as f64)
+            })
+            .verify(|ran| expect_metrics(ran.iterations)),
             counted(Case::new("on_counter", |_| count!("counter", black_box(1))), "counter"),
             counted(
                 Case::new("on_counter2", |_| count!("counter2", black_box(1), kind = "md", host = "a")),

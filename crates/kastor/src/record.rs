@@ -100,6 +100,13 @@ impl<'a> Record<'a> {
         Self { words, rest: &[], whole: words }
     }
 
+    /// The record that the words are, all of them.
+    #[inline]
+    pub(crate) fn of(whole: &'a [u64]) -> Option<Self> {
+        let (words, rest) = whole.split_first_chunk::<WORDS>()?;
+        Some(Self { words, rest, whole })
+    }
+
     /// The fixed part.
     pub(crate) fn fixed_words(&self) -> &'a [u64; WORDS] {
         self.words

@@ -8,7 +8,7 @@ use crate::{
 /// Full-size chunks that wait to be used.
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
 /// Chunks that workers keep ready.
-const STOCK: usize = 16;
+const STOCK: usize = 32;
 /// Chunks beyond this number go back to the allocator.
 const MAX_POOLED: usize = 64;
 

@@ -23,7 +23,7 @@ use crate::{
     event::{Collected, Event, Metric, Process, Snapshot, Source},
     health::{Degraded, DropReason, Ledger, Stats},
     name,
-    record::Records,
+    record::{Record, Records},
     reporter::{Aggregates, Deadline, Goal, Guarded, Source as ReporterSource, log_contained},
     sampler::{Rate, Sampler},
     sync::{AtomicU8, AtomicU64, Held, Ordering::*},
@@ -397,8 +397,8 @@ impl Sink for Context {
                 return;
             }
             let source = Source::inline(part, &self.environment.anchors, self.environment.sampler);
-            for event in source.events() {
-                self.inline_event(&event);
+            if let Some(record) = Record::of(part.records) {
+                self.inline_event(&Event::new(record, &source));
             }
             t.delivering.set(false);
         });

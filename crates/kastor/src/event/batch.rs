@@ -236,6 +236,17 @@ pub enum Event<'a> {
     Metric(Metric<'a>),
 }
 
+impl<'a> Event<'a> {
+    /// A view of one record.
+    #[inline]
+    pub(crate) fn new(record: Record<'a>, source: &'a Source<'a>) -> Self {
+        match record.kind() {
+            record::METRIC => Self::Metric(Metric::from_record(record, source)),
+            _ => Self::Timing(Timing::new(record, source)),
+        }
+    }
+}
+
 /// The events of a [`Batch`].
 pub struct Events<'a> {
     records: Records<'a>,
@@ -246,11 +257,7 @@ impl<'a> Iterator for Events<'a> {
     type Item = Event<'a>;
 
     fn next(&mut self) -> Option<Event<'a>> {
-        let record = self.records.next()?;
-        Some(match record.kind() {
-            record::METRIC => Event::Metric(Metric::from_record(record, self.source)),
-            _ => Event::Timing(Timing::new(record, self.source)),
-        })
+        Some(Event::new(self.records.next()?, self.source))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     scope::{SHORT_WORDS, checked, deliver_inline, has_lane, is_on, put_short},
     stack,
     sync::Ordering::*,
-    thread::{Block, Frame, ItemBuffer, Lane, block, flag, lane_flag},
+    thread::{Block, Frame, Here, ItemBuffer, Lane, block, flag, lane_flag},
     value::Value,
 };
 
@@ -43,7 +43,7 @@ pub fn event<const N: usize>(
     attributes: &[Value<'_>; N],
 ) {
     let is_done = match number(&value) {
-        Some(number) => block(|t| write_short(t, site, number, keys, attributes)),
+        Some(number) => write_short(Here::new().block(), site, number, keys, attributes),
         None => false,
     };
     if !is_done {

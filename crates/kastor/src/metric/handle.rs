@@ -12,7 +12,7 @@ use crate::{
     scope::checked,
     stack,
     sync::{AtomicU32, Ordering::*},
-    thread::{Block, CellWanted, block, lane_flag},
+    thread::{Block, CellWanted, Here, block, lane_flag},
     value::{MetricType, Value},
 };
 
@@ -112,13 +112,15 @@ impl Handle {
 
     #[inline(always)]
     fn record(&self, metric_type: MetricType, amount: Amount) {
-        block(|t| match hot_cell(t, self.place, self.serial) {
+        let here = Here::new();
+        let t = here.block();
+        match hot_cell(t, self.place, self.serial) {
             Some(cell) => amount.record(metric_type, cell, t),
             None => {
                 let (kind, word) = amount.split();
                 self.record_warm(metric_type, kind, word);
             }
-        });
+        }
     }
 
     /// The slot in the thread's block is empty, or another handle's. That of the lane may have what is wanted.

@@ -24,7 +24,7 @@ use crate::{
     scope::{fill, is_awake},
     stack,
     sync::Ordering::*,
-    thread::{Block, Call, CellWanted, ItemBuffer, Lane, block, lane_flag},
+    thread::{Block, Call, CellWanted, Here, ItemBuffer, Lane, block, lane_flag},
     value::{MetricType, Value},
 };
 
@@ -130,15 +130,13 @@ pub fn record_static<'v, const N: usize>(
     if place == 0 {
         return;
     }
-    let is_done = block(|t| match hot_cell(t, place, t.scope().path()) {
-        Some(cell) => {
-            amount.record(metric_type, cell, t);
-            true
-        }
-        None => false,
-    });
+    let here = Here::new();
+    let t = here.block();
+    if let Some(cell) = hot_cell(t, place, t.scope().path()) {
+        return amount.record(metric_type, cell, t);
+    }
     let (kind, word) = amount.split();
-    if !is_done && !record_warm(site, metric_type, kind, word) {
+    if !record_warm(site, metric_type, kind, word) {
         record_static_cold(site, metric_type, kind, word, &labels());
     }
 }

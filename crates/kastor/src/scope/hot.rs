@@ -13,7 +13,9 @@ use crate::{
     name::{Path, known_path},
     record, stack,
     sync::{Ordering::*, own},
-    thread::{Block, Cursor, Frame, HOT_MASK, ItemBuffer, Lane, TaggedItems, VACANT, block, flag, lane_flag, put},
+    thread::{
+        Block, Cursor, Frame, HOT_MASK, Here, ItemBuffer, Lane, TaggedItems, VACANT, block, flag, lane_flag, put,
+    },
     value::Value,
 };
 
@@ -113,15 +115,15 @@ fn open_filled(site: &'static Callsite, items: TaggedItems) -> Scope {
     if panicking() {
         return open_filled_cold(site, items);
     }
-    block(|t| {
-        if let Some((cursor, frame, parent)) = usual(t) {
-            if let Some(path) = site.cached(parent.path()) {
-                stack::push(t, frame, parent, path, cursor.word_with_items, raw_ticks);
-                return Scope::with_items_in(frame, items);
-            }
+    let here = Here::new();
+    let t = here.block();
+    if let Some((cursor, frame, parent)) = usual(t) {
+        if let Some(path) = site.cached(parent.path()) {
+            stack::push(t, frame, parent, path, cursor.word_with_items, raw_ticks);
+            return Scope::with_items_in(frame, items);
         }
-        open_filled_cold(site, items)
-    })
+    }
+    open_filled_cold(site, items)
 }
 
 /// Opens without the items first. Not in itself slow: a callsite below several parents comes this way.

@@ -8,7 +8,7 @@ use std::ptr;
 use crate::{
     callsite::Key,
     name::Name,
-    thread::{ItemBuffer, TaggedItems, block},
+    thread::{Here, ItemBuffer, TaggedItems},
     value::{Value, head, tag},
 };
 
@@ -23,22 +23,22 @@ pub(crate) fn fill<const N: usize>(keys: &'static [Key; N], values: &[Value<'_>;
     if N * SHORT_WORDS > ItemBuffer::ROOM_WORDS {
         return ptr::null_mut();
     }
-    block(|t| {
-        let held = t.items.get();
-        if held.is_null() {
-            return held;
-        }
-        // SAFETY: the first of a list of boxes that nobody else refers to.
-        let buffer = unsafe { &mut *ItemBuffer::untagged(held) };
-        // SAFETY: every value takes at most `SHORT_WORDS`, for all of which there is room; everything before the end is
-        // written.
-        unsafe {
-            let Some(words) = put_short(buffer.room(), keys, values) else { return ptr::null_mut() };
-            buffer.set_filled(words, N as u32);
-        }
-        t.items.set(buffer.next);
-        held
-    })
+    let here = Here::new();
+    let t = here.block();
+    let held = t.items.get();
+    if held.is_null() {
+        return held;
+    }
+    // SAFETY: the first of a list of boxes that nobody else refers to.
+    let buffer = unsafe { &mut *ItemBuffer::untagged(held) };
+    // SAFETY: every value takes at most `SHORT_WORDS`, for all of which there is room; everything before the end is
+    // written.
+    unsafe {
+        let Some(words) = put_short(buffer.room(), keys, values) else { return ptr::null_mut() };
+        buffer.set_filled(words, N as u32);
+    }
+    t.items.set(buffer.next);
+    held
 }
 
 /// Writes short values as items; returns how many words they take, or none if one of them is not short.

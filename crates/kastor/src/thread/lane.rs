@@ -233,7 +233,7 @@ pub(crate) trait Sink: Send + Sync {
     fn deliver(&self, delivery: Delivery, had_room: bool);
     /// Where a full queue may make the emitting thread wait: called without a lock held. Returns whether there is room.
     fn wait_for_room(&self) -> bool;
-    /// Serves the inline reporters with records that were just written.
+    /// Serves the inline reporters with the one record that was just written.
     fn inline(&self, part: Part<'_>);
     /// Serves the inline reporters with a call of an aggregated instrument.
     fn inline_call(&self, lane: &Lane, call: &Call<'_>);

@@ -21,6 +21,7 @@ mod lane;
 use std::{
     cell::Cell,
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    marker::PhantomData,
     ptr,
     sync::{Arc, OnceLock},
 };
@@ -191,11 +192,28 @@ impl Block {
 /// Calls `f` with this thread's block. Works during the thread's teardown too.
 #[inline(always)]
 pub(crate) fn block<R>(f: impl FnOnce(&Block) -> R) -> R {
-    // `with` takes the closure as a value and may not be inlined around a large one; around this one it is.
-    let block = BLOCK.with(ptr::from_ref);
-    // SAFETY: the block has no destructor: it is in place for as long as code runs on this thread, and `f` cannot take
-    // the reference along.
-    f(unsafe { &*block })
+    f(Here::new().block())
+}
+
+/// What leads to this thread's block without a closure. For what is inlined into callsites: a closure there becomes a
+/// function as soon as several callsites share it, and then no longer knows what kinds of values it is given.
+pub(crate) struct Here(PhantomData<*const ()>);
+
+impl Here {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+
+    /// This thread's block.
+    #[inline(always)]
+    pub(crate) fn block(&self) -> &Block {
+        // `with` takes a closure as a value and may not be inlined around a large one; around this one it is.
+        let block = BLOCK.with(ptr::from_ref);
+        // SAFETY: the block has no destructor: it is in place for as long as code runs on this thread, which `self` does
+        // not leave.
+        unsafe { &*block }
+    }
 }
 
 /// A thread as others see it.
