@@ -4,7 +4,10 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use kastor::{
@@ -247,6 +250,28 @@ fn memory_stays_bounded_while_a_reporter_is_stuck() {
     if is_alone("memory_stays_bounded_while_a_reporter_is_stuck") {
         let is_deep = std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1");
         assert_bounded(16 << 20, |tele| emit(tele, if is_deep { 100_000_000 } else { 20_000_000 }));
+    }
+}
+
+/// Who claims a chunk that its owner has just filled copies it whole: such copies must not wait for use without bound.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_stays_bounded_while_others_ask_and_a_reporter_is_stuck() {
+    if is_alone("memory_stays_bounded_while_others_ask_and_a_reporter_is_stuck") {
+        assert_bounded(16 << 20, |tele| {
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                for _ in 0..3 {
+                    threads.spawn(|| {
+                        while !is_over.load(Relaxed) {
+                            let _ = tele.stats();
+                        }
+                    });
+                }
+                emit(tele, 8_000_000);
+                is_over.store(true, Relaxed);
+            });
+        });
     }
 }
 
