@@ -4,6 +4,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    fmt::Write as _,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -11,7 +12,8 @@ use std::{
 };
 
 use kastor::{
-    Batch, Error, Metric, Reporter, Scope, Telemetry, Timing, background, count, gauge, histogram, metric, scope,
+    Batch, Error, Metric, Reporter, Scope, SeriesAggregate, Telemetry, Timing, background, count, gauge, histogram,
+    metric, scope,
 };
 
 thread_local! {
@@ -210,6 +212,11 @@ fn emit(tele: &Telemetry, scopes: u64) {
     (0..scopes).for_each(|_| drop(scope!("step")));
 }
 
+#[cfg(target_os = "linux")]
+fn is_deep() -> bool {
+    std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1")
+}
+
 /// Runs the test of this name alone in a process of its own, whose memory is nobody else's. True there.
 #[cfg(target_os = "linux")]
 fn is_alone(test: &str) -> bool {
@@ -223,14 +230,17 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
+/// Bytes of this process in memory.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
 /// How much more memory is resident after `run` than the bound of the queue; not more than 2 MiB are promised.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn assert_bounded(bound: usize, run: impl FnOnce(&Telemetry)) {
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
     let stuck = Stuck::default();
     let tele = Telemetry::builder().queue_bytes(bound).reporter(background(stuck.clone())).build();
     emit(&tele, 1);
@@ -248,8 +258,30 @@ fn assert_bounded(bound: usize, run: impl FnOnce(&Telemetry)) {
 #[cfg(target_os = "linux")]
 fn memory_stays_bounded_while_a_reporter_is_stuck() {
     if is_alone("memory_stays_bounded_while_a_reporter_is_stuck") {
-        let is_deep = std::env::var_os("KASTOR_DEEP").is_some_and(|set| set == "1");
-        assert_bounded(16 << 20, |tele| emit(tele, if is_deep { 100_000_000 } else { 20_000_000 }));
+        assert_bounded(16 << 20, |tele| emit(tele, if is_deep() { 100_000_000 } else { 20_000_000 }));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_million_label_sets_need_little_memory_and_lose_nothing() {
+    if is_alone("a_million_label_sets_need_little_memory_and_lose_nothing") {
+        let sets: u64 = if is_deep() { 10_000_000 } else { 1_000_000 };
+        let tele = Telemetry::builder().build();
+        count!(tele, "first", 1);
+        let before = resident();
+        let mut label = String::new();
+        for n in 0..sets {
+            label.clear();
+            write!(label, "user-{n}").unwrap();
+            count!(tele, "logins", 1, user = &label);
+        }
+        let grown = resident().saturating_sub(before);
+        println!("grown by {grown} bytes");
+        assert!(grown <= 64 << 20, "{} KiB", grown >> 10);
+        let report = tele.report();
+        assert_eq!(report.series_of("logins").map(SeriesAggregate::calls).sum::<u64>(), sets);
+        assert_eq!(report.series_of("logins").count(), 2_001);
     }
 }
 
