@@ -77,7 +77,8 @@ pub(super) enum SampleValue<'a> {
     Number(Number),
     /// A number of nanoseconds, to be written as seconds.
     Seconds(u64),
-    Distribution(Distribution<'a>),
+    /// Boxed: most samples are numbers, and many are moved about.
+    Distribution(Box<Distribution<'a>>),
 }
 
 /// A histogram, and what is to be known of it besides.
@@ -156,13 +157,13 @@ impl<'a> Builder<'a> {
             |name, kind, help, samples| Family { unit: "seconds".to_owned(), ..own(name, kind, help, samples) };
         let samples = scopes.iter().map(|scope| Sample {
             labels: labels(scope.path()),
-            value: SampleValue::Distribution(Distribution {
+            value: SampleValue::Distribution(Box::new(Distribution {
                 histogram: Cow::Borrowed(scope.durations_ns()),
                 count: scope.calls(),
                 is_duration: true,
                 total_ns: whole_ns(scope.total()),
                 exemplar: scope.exemplar(),
-            }),
+            })),
         });
         let help = "How long scopes were open, by path.";
         self.add(seconds("kastor_scope_duration_seconds", Kind::Histogram, help, samples.collect()));
@@ -384,13 +385,13 @@ fn sample<'a>(series: &'a SeriesAggregate, keys: &LabelNames, redaction: &Redact
     }
     labels.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let value = match series.metric_type() {
-        MetricType::Histogram => SampleValue::Distribution(Distribution {
+        MetricType::Histogram => SampleValue::Distribution(Box::new(Distribution {
             histogram: Cow::Borrowed(series.values()),
             count: series.values().count(),
             is_duration: false,
             total_ns: 0,
             exemplar: None,
-        }),
+        })),
         // Nothing finite was ever given to it.
         MetricType::Gauge => SampleValue::Number(Number::Float(series.last()?)),
         _ => SampleValue::Number(series.sum()),

@@ -172,34 +172,32 @@ impl SeriesTable {
     /// Everything summed up, by path, then labels.
     pub(crate) fn collect(&self, descriptions: &Descriptions) -> Vec<SeriesAggregate> {
         let state = lock(&self.state);
-        let mut all: Vec<SeriesAggregate> = state
-            .series
-            .iter()
-            .map(|(key, series)| {
-                let mut sum = series.folded.clone();
-                series.cells.iter().for_each(|cell| cell.add_to(&mut sum));
-                let (unit, help) = descriptions.of(key.path.name());
-                SeriesAggregate {
-                    path: key.path,
-                    labels: key.labels.clone(),
-                    metric_type: key.metric_type,
-                    calls: sum.calls,
-                    sum: sum.sum(key.metric_type),
-                    is_monotonic: key.metric_type == MetricType::Counter && !sum.was_negative,
-                    last: sum.last.filter(|_| key.metric_type == MetricType::Gauge).map(|(_, value)| value),
-                    extremes: (sum.min.or(sum.values.min()), sum.max.or(sum.values.max())),
-                    values: sum.values,
-                    unit,
-                    help,
-                }
-            })
-            .collect();
         // Most neighbours are of one path: its text need not be looked at.
         let by_path = |a: Path, b: Path| if a == b { Ordering::Equal } else { a.text().cmp(b.text()) };
-        all.sort_unstable_by(|a, b| {
+        // References are sorted, not the sums, which are many times larger.
+        let mut all: Vec<_> = state.series.iter().collect();
+        all.sort_unstable_by(|(a, _), (b, _)| {
             by_path(a.path, b.path).then_with(|| (&a.labels, a.metric_type).cmp(&(&b.labels, b.metric_type)))
         });
-        all
+        let sums = all.into_iter().map(|(key, series)| {
+            let mut sum = series.folded.clone();
+            series.cells.iter().for_each(|cell| cell.add_to(&mut sum));
+            let (unit, help) = descriptions.of(key.path.name());
+            SeriesAggregate {
+                path: key.path,
+                labels: key.labels.clone(),
+                metric_type: key.metric_type,
+                calls: sum.calls,
+                sum: sum.sum(key.metric_type),
+                is_monotonic: key.metric_type == MetricType::Counter && !sum.was_negative,
+                last: sum.last.filter(|_| key.metric_type == MetricType::Gauge).map(|(_, value)| value),
+                extremes: (sum.min.or(sum.values.min()), sum.max.or(sum.values.max())),
+                values: sum.values,
+                unit,
+                help,
+            }
+        });
+        sums.collect()
     }
 
     /// How many cells went to an overflow series.
