@@ -254,25 +254,27 @@ fn report_unfinished(thread: &Thread, lanes: &[*const Lane]) {
     }
 }
 
-/// Locks everything that belongs to threads, for a fork.
+/// Locks everything that belongs to threads, for a fork. What is locked first is given back last.
 pub(crate) fn hold(held: &mut Vec<Box<dyn Held>>) {
     let list = lock(&THREADS);
-    for thread in list.iter() {
-        // SAFETY: only lifetimes change. The threads, and through them the lanes, are kept by the list, whose lock is
-        // held longer than these.
-        let thread: &'static Thread = unsafe { &*Arc::as_ptr(thread) };
+    let threads: Vec<_> = list.iter().map(Arc::as_ptr).collect();
+    held.push(Box::new(list));
+    for thread in threads {
+        // SAFETY: only lifetimes change. The list keeps its threads: one that ends waits for the lock, which is given back
+        // after all of these.
+        let thread: &'static Thread = unsafe { &*thread };
         let lanes = lock(&thread.lanes);
-        for lane in lanes.iter() {
-            // SAFETY: as above.
-            let lane: &'static Lane = unsafe { &*Arc::as_ptr(lane) };
+        let listed: Vec<_> = lanes.iter().map(Arc::as_ptr).collect();
+        held.push(Box::new(lanes));
+        for lane in listed {
+            // SAFETY: as above, with the thread's own list.
+            let lane: &'static Lane = unsafe { &*lane };
             held.push(Box::new(lock(&lane.claim)));
         }
-        held.push(Box::new(lanes));
         held.push(Box::new(lock(&thread.segments)));
     }
     held.push(Box::new(pool::hold()));
     stack::hold(held);
-    held.push(Box::new(list));
 }
 
 /// In a forked child: other threads do not exist, this thread's records and ids so far are the parent's.
