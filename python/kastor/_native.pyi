@@ -59,6 +59,9 @@ def enable(
     exit_flush: float | None = None,
     capture_repr: bool = False,
     clock: MockClock | None = None,
+    sample: float = 1.0,
+    sample_parent: bool = True,
+    overhead_budget: float | None = None,
 ) -> Context:
     """Makes an enabled context, whatever the environment says. Without a reporter it still adds up.
 
@@ -66,6 +69,13 @@ def enable(
     `interval`: seconds between the aggregates that background reporters get. `queue_bytes`: bound on what waits for them,
     16 MiB by default. `exit_flush`: seconds that the end of the process may wait for them, 1 by default. `capture_repr`:
     whether values that are not copied are kept as their `repr`. `clock`: for tests.
+
+    `sample`: the share of all traces that `Otlp` and `JsonLines` export, from 0 to 1, decided by the trace id; every trace by
+    default. Sums and other reporters get everything. `sample_parent`: whether under a parent from elsewhere its decision holds instead.
+    `overhead_budget`: what the scopes of one path may cost, as a share of one processor above 0 and up to 1; what costs more is
+    added up only, then switched off, and restored when it is calm (`stats()["degraded"]`). None by default.
+
+    A share that is none is a ValueError.
     """
 
 def TelemetryContext(*reporters: object) -> Context | DisabledContext:
@@ -157,7 +167,8 @@ class Context:
         """Flushes, and disables the context for ever; what comes later is dropped and counted."""
 
     def stats(self) -> dict[str, Any]:
-        """What was emitted, and for every reporter what was delivered, dropped and why, queued and spooled."""
+        """What was emitted, and for every reporter what was delivered, dropped and why, queued and spooled; `degraded` has
+        the paths beyond the overhead budget, as dicts of `path`, `is_off`, `calls_per_second`, `share` (of a processor)."""
 
     def report(self) -> Report:
         """The exact aggregates of everything that closed so far."""
@@ -329,7 +340,8 @@ class Report:
         """Tables of the call tree and of the metrics."""
 
     def as_dict(self) -> dict[str, Any]:
-        """`{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say."""
+        """`{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say. With `"degraded"`, as in `stats()`,
+        if a path is beyond the overhead budget."""
 
     def scope(self, path: str) -> dict[str, Any] | None:
         """The figures of the scopes of one path, as in `as_dict`; None if none closed under it."""

@@ -36,6 +36,10 @@ def path():
     return [name for name, _ in _stack()]
 
 
+def is_here(names):
+    return path() == names
+
+
 def current():
     stack = _stack()
     return stack[-1] if stack else None
@@ -243,19 +247,15 @@ FLOW = contextvars.ContextVar("reference", default=())
 
 
 class Both:
-    """One scope on the stack and in the reference."""
+    """One scope on the stack under test and in the reference."""
 
-    made = 0
-    checks = 0
-
-    def __init__(self):
-        Both.made += 1
-        self.name, self.over = NAMES[Both.made % 1000], False
+    def __init__(self, program):
+        self.program, self.name, self.over = program, program.next_name(), False
 
     def __enter__(self):
-        self.scope = tele(self.name)
+        self.scope = self.program.tele(self.name)
         self.scope.__enter__()
-        self.token = FLOW.set(FLOW.get() + (self,))
+        self.token = FLOW.set((*FLOW.get(), self))
 
     def __exit__(self, *error):
         self.scope.__exit__(*error)
@@ -267,36 +267,38 @@ class Both:
             FLOW.set(tuple(here))
         except ValueError:
             self.over = True
-        agree()
-
-
-def agree():
-    Both.checks += 1
-    want = [scope.name for scope in FLOW.get() if not scope.over]
-    assert path() == want, (path(), want)
-
-
-async def stepping():
-    with Both():
-        for _ in range(3):
-            agree()
-            await asyncio.sleep(0)
-            yield
-
-
-def resumed():
-    with Both():
-        agree()
-        yield
-        agree()
-        yield
+        self.program.agree()
 
 
 class Programs:
-    """Random asyncio programs."""
+    """Random asyncio programs on a context; `is_here(names)` says whether its stack is these scopes, outermost first."""
 
-    def __init__(self, seed):
-        self.rng, self.shared, self.tasks, self.errors = random.Random(seed), [], set(), []
+    def __init__(self, seed, tele, is_here, names):
+        self.rng, self.tele, self.is_here, self.names = random.Random(seed), tele, is_here, names
+        self.opened, self.checks, self.shared, self.tasks, self.errors = 0, 0, [], set(), []
+
+    def next_name(self):
+        self.opened += 1
+        return self.names[self.opened % len(self.names)]
+
+    def agree(self):
+        self.checks += 1
+        want = [scope.name for scope in FLOW.get() if not scope.over]
+        assert self.is_here(want), want
+
+    async def stepping(self):
+        with Both(self):
+            for _ in range(3):
+                self.agree()
+                await asyncio.sleep(0)
+                yield
+
+    def resumed(self):
+        with Both(self):
+            self.agree()
+            yield
+            self.agree()
+            yield
 
     def spawn(self, coroutine):
         task = asyncio.create_task(coroutine)
@@ -312,27 +314,27 @@ class Programs:
 
     async def body(self, depth):
         for _ in range(self.rng.randrange(1, 5)):
-            agree()
+            self.agree()
             await self.one(self.rng.randrange(13), depth)
-            agree()
+            self.agree()
             await asyncio.sleep(0)
 
     async def one(self, what, depth):
         rng = self.rng
         if what < 3 and depth < 5:
-            with Both():
+            with Both(self):
                 await self.body(depth + 1)
         elif what == 3 and depth < 5:
             self.spawn(self.body(depth + 1))
         elif what == 4 and depth < 5:
             await asyncio.wait([self.spawn(self.body(depth + 1))])
         elif what == 5:
-            async for _ in stepping():
-                agree()
+            async for _ in self.stepping():
+                self.agree()
                 if rng.random() < 0.5:
                     break
         elif what == 6 and len(self.shared) < 20:
-            self.shared.append(resumed())
+            self.shared.append(self.resumed())
             next(self.shared[-1])
         elif what == 7 and self.shared:
             ended = self.shared.pop(rng.randrange(len(self.shared)))
@@ -340,28 +342,27 @@ class Programs:
                 rng.choice((ended.close, lambda: next(ended), lambda: None))()
             ended = None
         elif what == 8 and rng.random() < 0.05:
-            await asyncio.to_thread(agree)
+            await asyncio.to_thread(self.agree)
         elif what == 9:
-            asyncio.get_running_loop().call_soon(agree)
+            asyncio.get_running_loop().call_soon(self.agree)
         elif what == 10 and self.tasks and rng.random() < 0.2:
             rng.choice(sorted(self.tasks, key=id)).cancel()
         elif what == 11:
-            contextvars.copy_context().run(lambda both: [both.__enter__(), agree()], Both())
+            contextvars.copy_context().run(lambda both: [both.__enter__(), self.agree()], Both(self))
         elif what == 12 and rng.random() < 0.2:
-            with Both():
+            with Both(self):
                 raise KeyError
 
     async def until(self, checks):
-        while Both.checks < checks:
+        while self.checks < checks:
             with contextlib.suppress(KeyError, asyncio.CancelledError):
-                with Both():
+                with Both(self):
                     await self.body(0)
             while self.tasks and self.rng.random() < 0.7:
                 await asyncio.sleep(0)
-            agree()
+            self.agree()
 
     def run(self, operations):
-        Both.checks = 0
         loop = asyncio.new_event_loop()
 
         def note(loop, context):
@@ -369,16 +370,20 @@ class Programs:
                 self.errors.append(context["exception"])
 
         loop.set_exception_handler(note)
-        while Both.checks < operations:  # a fresh context now and then: what leaks into it would make stacks ever longer
-            main = self.until(Both.checks + 5000)
+        while self.checks < operations:  # a fresh context now and then: what leaks into it would make stacks ever longer
+            main = self.until(self.checks + 5000)
             loop.run_until_complete(loop.create_task(main, context=contextvars.Context()))
         for task in list(self.tasks):
             task.cancel()
+        while self.shared:  # what is suspended ends here, and not in the context in which the collector happens to come
+            self.shared.pop().close()
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+        gc.collect()
         assert not [error for error in self.errors if isinstance(error, AssertionError)], self.errors[:3]
-        return Both.checks
+        return self.checks
 
 
 def deep(count):
@@ -445,7 +450,7 @@ if __name__ == "__main__":
     if kind in ("histories", "all"):
         print("  explicit contexts: checks, addresses reused", contextvars.Context().run(fuzz, operations, seed))
     if kind in ("programs", "all"):
-        print("  asyncio programs: checks", contextvars.Context().run(Programs(seed).run, operations))
+        print("  asyncio programs: checks", contextvars.Context().run(Programs(seed, tele, is_here, NAMES).run, operations))
     if kind in ("limits", "all"):
         print("  ns per level", deep(1_000_000))
         print("  bytes per level", bytes_per_level(lambda: tele("m")), bytes_per_level(lambda: tele("m", a=1, b=2)))

@@ -118,12 +118,19 @@ def test_a_notebook_runs_in_a_kernel(path):
     execute = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
+# Not from the start: a kernel that comes up warns of itself.
+denied = "import warnings; warnings.simplefilter('error'); warnings.filterwarnings('ignore', module='ipykernel')"
+notebook.cells.insert(0, nbformat.v4.new_code_cell(denied))
 nbclient.NotebookClient(notebook, timeout=60).execute()
 shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
 assert any("<table" in data.get("text/html", "") for data in shown), shown
 """
     done = subprocess.run(
-        [sys.executable, "-P", "-c", execute, str(path)], capture_output=True, text=True, timeout=180, env=environment()
+        [sys.executable, "-P", "-W", "error", "-c", execute, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
 

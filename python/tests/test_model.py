@@ -1,17 +1,14 @@
 """Random histories against two models: explicit contexts (Hypothesis, shrinking), and asyncio programs (R10).
 
-The first model keeps one plain list of scopes per context; the second an immutable tuple in a ContextVar of its own, so that
-CPython itself takes the snapshots. `python/benches/reference.py`, the specification in plain Python, is held to the first
-model too: what both agree on is not an accident of the native code.
+The first model keeps one plain list of scopes per context; the second, of `stack_models.py`, an immutable tuple in a ContextVar
+of its own, so that CPython itself takes the snapshots. `python/benches/reference.py`, the specification in plain Python, is held
+to both too: what they agree on is not an accident of the native code.
 """
 
 import asyncio
-import contextlib
 import contextvars
-import gc
 import os
 import pathlib
-import random
 import sys
 import threading
 
@@ -21,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import kastor
-from support import TIMING_KEYS, Recorder
+from stack_models import Programs
+from support import TIMING_KEYS, Recorder, current_path
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benches"))
 import reference  # noqa: E402
@@ -297,150 +295,17 @@ TestNativeHistoriesBesideOtherReporters = history(native_beside_others)
 TestReferenceHistories = history(plain)
 
 
-FLOW = contextvars.ContextVar("flow", default=())
-
-
-class Both:
-    """One scope on the real stack and in the second model."""
-
-    made = 0
-
-    def __init__(self, program):
-        Both.made += 1
-        self.program, self.name, self.over = program, f"s{Both.made % 50}", False
-
-    def __enter__(self):
-        self.scope = self.program.tele(self.name)
-        self.scope.__enter__()
-        self.token = FLOW.set((*FLOW.get(), self))
-
-    def __exit__(self, *error):
-        self.scope.__exit__(*error)
-        here = [scope for scope in FLOW.get() if not scope.over]
-        try:
-            FLOW.reset(self.token)  # raises if this is not the context that opened it
-            here.remove(self)
-            FLOW.set(tuple(here))
-        except ValueError:
-            self.over = True
-        self.program.agree()
-
-
-class Program:
-    """A random asyncio program that checks after every step that both stacks agree."""
-
-    def __init__(self, tele, recorder, seed):
-        self.tele, self.recorder, self.random = tele, recorder, random.Random(seed)
-        self.checks, self.tasks, self.shared, self.errors = 0, set(), [], []
-
-    def agree(self):
-        self.checks += 1
-        self.tele.metric("probe", None)
-        got = self.recorder.metrics.pop()[2]["parent_scope"]
-        here = [scope for scope in FLOW.get() if not scope.over]
-        # A path is fixed when its scope opens: only the innermost name and emptiness follow from the list.
-        assert (got is None) == (not here) and (not here or got.split(".")[-1] == here[-1].name), (got, here)
-
-    async def async_generator(self):
-        with Both(self):
-            for _ in range(3):
-                self.agree()
-                await asyncio.sleep(0)
-                yield
-
-    def generator(self):
-        with Both(self):
-            self.agree()
-            yield
-            self.agree()
-            yield
-
-    def spawn(self, coroutine):
-        task = asyncio.create_task(coroutine)
-        self.tasks.add(task)
-
-        def done(task):
-            self.tasks.discard(task)
-            if not task.cancelled() and task.exception() and not isinstance(task.exception(), KeyError):
-                self.errors.append(task.exception())
-
-        task.add_done_callback(done)
-        return task
-
-    async def body(self, depth):
-        rng = self.random
-        for _ in range(rng.randrange(1, 5)):
-            what = rng.randrange(13)
-            self.agree()
-            if what < 3 and depth < 5:
-                with Both(self):
-                    await self.body(depth + 1)
-            elif what == 3 and depth < 5:
-                self.spawn(self.body(depth + 1))
-            elif what == 4 and depth < 5:
-                await asyncio.wait([self.spawn(self.body(depth + 1))])
-            elif what == 5:
-                async for _ in self.async_generator():
-                    self.agree()
-                    if rng.random() < 0.5:
-                        break
-            elif what == 6 and len(self.shared) < 20:
-                self.shared.append(self.generator())
-                next(self.shared[-1])
-            elif what == 7 and self.shared:
-                made = self.shared.pop(rng.randrange(len(self.shared)))
-                with contextlib.suppress(StopIteration):
-                    rng.choice((made.close, lambda: next(made), lambda: None))()
-                made = None
-            elif what == 8 and rng.random() < 0.05:
-                await asyncio.to_thread(self.agree)
-            elif what == 9:
-                asyncio.get_running_loop().call_soon(self.agree)
-            elif what == 10 and self.tasks and rng.random() < 0.2:
-                rng.choice(sorted(self.tasks, key=id)).cancel()
-            elif what == 11:
-                contextvars.copy_context().run(lambda both: [both.__enter__(), self.agree()], Both(self))
-            elif what == 12 and rng.random() < 0.2:
-                with Both(self):
-                    raise KeyError
-            self.agree()
-            await asyncio.sleep(0)
-
-    async def main(self, until):
-        while self.checks < until and not self.errors:
-            with contextlib.suppress(KeyError, asyncio.CancelledError):
-                with Both(self):
-                    await self.body(0)
-            while self.tasks and self.random.random() < 0.7:
-                await asyncio.sleep(0)
-            self.agree()
-
-    def run(self, checks):
-        loop = asyncio.new_event_loop()
-        loop.set_exception_handler(
-            lambda loop, context: self.errors.append(context["exception"])
-            if isinstance(context.get("exception"), AssertionError)
-            else None
-        )
-        while self.checks < checks and not self.errors:
-            # A fresh context now and then: what leaks into one would make stacks ever longer.
-            loop.run_until_complete(loop.create_task(self.main(self.checks + 2000), context=contextvars.Context()))
-        for task in list(self.tasks):
-            task.cancel()
-        # What is still suspended ends here, and not in the context of whatever test runs when the collector comes.
-        while self.shared:
-            self.shared.pop().close()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-        gc.collect()
-        assert [error for error in self.errors if isinstance(error, AssertionError)] == []
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("make", [native, plain])
 def test_random_asyncio_programs(make, seed):
     tele, recorder = make()
-    contextvars.Context().run(Program(tele, recorder, seed).run, 100_000 if DEEP else 4_000)
+
+    def is_here(names):
+        # A path is fixed when its scope opens: only the innermost name and emptiness follow from the list.
+        path = current_path(tele, recorder)
+        return (path is None) == (not names) and (not names or path.split(".")[-1] == names[-1])
+
+    # Few names: a process keeps only so many paths apart, and other tests need some.
+    programs = Programs(seed, tele, is_here, [f"s{number}" for number in range(50)])
+    contextvars.Context().run(programs.run, 100_000 if DEEP else 4_000)

@@ -7,6 +7,9 @@
 //! chunk. A face that counts bytes keeps [`Ids`] of ten bytes, and the parts of a record by itself: [`draw`], [`tick`],
 //! then [`record`] writes what the hot path of `scope!` writes, as long as scope, parent and closing are one thread's.
 //! Where they are not, [`Ids::carrier`] gives the ids in full, for a [`Frame`].
+//!
+//! A share of all traces ([`Sampler::ratio`](crate::Sampler::ratio)) holds for both; a carrier that leaves the process or
+//! becomes current goes through [`sampled`] first. A rate does not: no root asks for one here, and all of them are recorded.
 
 mod local;
 mod metric;
@@ -20,7 +23,7 @@ pub use self::{
 use crate::{
     buffer,
     clock::Timeline,
-    context::{self, Telemetry},
+    context::{self, Builder, Telemetry},
     getters::getters,
     metric::{with_items, write_event},
     name,
@@ -187,7 +190,8 @@ pub fn close_at(
         with_attached(t, attach, |items| {
             outcome.mark(items);
             let ids = foreign_ids(t, &frame.carrier, frame.parent_span_id);
-            let unsampled = if frame.carrier.is_sampled() { 0 } else { record_flag::UNSAMPLED };
+            let is_sampled = frame.carrier.sampled_by(lane.sink.sampler()).is_sampled();
+            let unsampled = if is_sampled { 0 } else { record_flag::UNSAMPLED };
             let flags = item_flags(lane, items) | record_flag::FOREIGN | unsampled;
             let times = (frame.start, end.saturating_sub(frame.start));
             let front = buffer::timing_front((frame.path, frame.depth), ids, times, flags);
@@ -226,6 +230,17 @@ pub fn set_current(carrier: Option<Carrier>) -> stack::Attached {
 /// A carrier in the trace of another one, whose levels it has besides its own.
 pub fn in_trace_of(carrier: Carrier, around: &Carrier, levels: u32) -> Carrier {
     carrier.in_trace_of(around, levels)
+}
+
+/// A scope as its context hands it on, to another process for instance: with the decision of the context's sampler.
+pub fn sampled(telemetry: &Telemetry, carrier: Carrier) -> Carrier {
+    block(|t| on_lane(t, telemetry).map_or(carrier, |lane| carrier.sampled_by(lane.sink.sampler())))
+}
+
+/// What a scope of a face costs where it runs, in pairs of clock reads, for the overhead budget; the core's own by default.
+pub fn scope_cost(mut builder: Builder, read_pairs: f64) -> Builder {
+    builder.scope_read_pairs = read_pairs;
+    builder
 }
 
 /// A tick of the context's clock as (monotonic, Unix) nanoseconds; none for the disabled context.

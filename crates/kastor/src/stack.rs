@@ -202,12 +202,21 @@ pub struct Carrier {
     levels: u32,
     is_sampled: bool,
     is_random: bool,
+    /// Nobody asked a sampler yet: a language face draws its ids without.
+    is_undecided: bool,
 }
 
 impl Carrier {
     /// Carries nothing: what is opened under it is a root.
-    pub const NONE: Carrier =
-        Carrier { trace_id: 0, span_id: 0, path: Path::ROOT, levels: 0, is_sampled: true, is_random: true };
+    pub const NONE: Carrier = Carrier {
+        trace_id: 0,
+        span_id: 0,
+        path: Path::ROOT,
+        levels: 0,
+        is_sampled: true,
+        is_random: true,
+        is_undecided: false,
+    };
 
     /// A remote parent's ids.
     pub fn from_trace_parent(parent: &TraceParent) -> Self {
@@ -221,7 +230,8 @@ impl Carrier {
         }
         let (Flow { trace_id, is_random, .. }, span_id, was_taken) = ids(frame, prefix);
         let is_sampled = sampler.takes(frame.has(flag::FOREIGN), was_taken, trace_id);
-        Self { trace_id, span_id, path: Path(frame.path.load(Relaxed)), levels, is_sampled, is_random }
+        let path = Path(frame.path.load(Relaxed));
+        Self { trace_id, span_id, path, levels, is_sampled, is_random, is_undecided: false }
     }
 
     /// Whether there is anything to carry.
@@ -244,16 +254,22 @@ impl Carrier {
         self.is_sampled
     }
 
-    /// The carrier of a root that a thread opens as its `sequence`th scope.
+    /// The carrier of a root that a thread opens as its `sequence`th scope; no sampler was asked.
     pub(crate) fn native(path: Path, sequence: u32, prefix: u64) -> Self {
         let (trace_id, span_id) = (trace_id(prefix, sequence), span_id(prefix, sequence));
-        Self { trace_id, span_id, path, levels: 1, ..Self::NONE }
+        Self { trace_id, span_id, path, levels: 1, is_undecided: true, ..Self::NONE }
+    }
+
+    /// The same with the decision of the context that hands it on.
+    pub(crate) fn sampled_by(self, sampler: Sampler) -> Self {
+        let is_sampled = sampler.takes(!self.is_undecided, self.is_sampled, self.trace_id);
+        Self { is_sampled, is_undecided: false, ..self }
     }
 
     /// The same scope within another one's trace.
     pub(crate) fn in_trace_of(self, parent: &Carrier, levels: u32) -> Self {
-        let Carrier { trace_id, is_sampled, is_random, .. } = *parent;
-        Self { trace_id, is_sampled, is_random, levels, ..self }
+        let Carrier { trace_id, is_sampled, is_random, is_undecided, .. } = *parent;
+        Self { trace_id, is_sampled, is_random, is_undecided, levels, ..self }
     }
 
     /// The ids as a W3C trace parent, if there are any.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kastor::{Degradation, DropReason, MockClock, Recording, Telemetry, scope};
+use kastor::{Degradation, DropReason, MockClock, Recording, Telemetry, raw, scope};
 
 const LONG: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -191,4 +191,18 @@ fn contexts_have_budgets_of_their_own() {
     hot(&loose);
     assert!(loose.flush(LONG).is_complete());
     assert_eq!((calls(&tight, "budget.hot"), calls(&loose, "budget.hot"), recording.len()), (2, 3, 3));
+}
+
+#[test]
+fn a_scope_of_a_face_counts_as_what_it_says() {
+    let share = |read_pairs| {
+        let clock = MockClock::new();
+        let builder = Telemetry::builder().clock(clock.clone()).overhead_budget(TINY);
+        let tele = raw::scope_cost(builder, read_pairs).build();
+        hot(&tele);
+        weigh(&tele, &clock);
+        tele.stats().degraded()[0].share()
+    };
+    let (one, eight) = (share(1.0), share(8.0));
+    assert!((eight / one - 8.0).abs() < 1e-6, "{one} {eight}");
 }

@@ -579,8 +579,9 @@ fn what_the_macros_open_is_a_child_of_the_frame_that_is_current() {
     let root = program.open(None, "raw.current");
     let child = program.open(Some(&root), "child");
     {
-        let _current = raw::set_current(Some(child.carrier()));
-        assert_eq!(Carrier::current(), child.carrier());
+        let carrier = raw::sampled(&program.tele, child.carrier());
+        let _current = raw::set_current(Some(carrier));
+        assert_eq!(Carrier::current(), carrier);
         let _scope = scope!(program.tele, "native");
         drop(scope!(program.tele, "inner"));
     }

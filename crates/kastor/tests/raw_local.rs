@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use kastor::{
-    MetricType, MockClock, OwnedValue, Recording, SimpleReporter, Telemetry, Value,
+    Carrier, MetricType, MockClock, OwnedValue, Recording, Sampler, SimpleReporter, Telemetry, TraceParent, Value,
     raw::{self, Amount, Frame, Instrument, Outcome, Recorded, Scope, Under},
 };
 
@@ -125,4 +125,40 @@ fn the_simple_reporter_keeps_what_was_measured_elsewhere() {
     let kept = simple.timings();
     assert_eq!(kept["far.away"], [(Duration::from_millis(500), vec![("depth", OwnedValue::U64(1))])]);
     assert_eq!(simple.metrics()["far.items"], [(OwnedValue::I64(3), vec![])]);
+}
+
+#[test]
+fn a_share_decides_alike_for_a_record_a_frame_and_what_is_handed_on() {
+    let recording = Recording::new(1 << 20);
+    let tele = Telemetry::builder().reporter(recording.clone()).sampler(Sampler::ratio(0.5)).build();
+    let path = raw::path(None, raw::name("local.sampled"));
+    let mut decided = Vec::new();
+    for _ in 0..64 {
+        let (ids, start) = (raw::draw(&tele).unwrap(), raw::tick(&tele));
+        let carrier = ids.carrier(path, 1);
+        decided.push((carrier.trace_id(), raw::sampled(&tele, carrier).is_sampled()));
+        let scope = Scope { path, depth: 0, ids, parent: 0, ticks: (start, start), is_detached: false };
+        assert_eq!(raw::record(&tele, &scope), Recorded::Yes);
+        raw::close_at(&tele, &Frame::new(carrier, 0, (path, 0), start), start, Outcome::Completed, |_| {});
+    }
+    assert!(decided.iter().any(|it| it.1) && decided.iter().any(|it| !it.1));
+    assert!(tele.flush(LONG).is_complete());
+    let mut reported = Vec::new();
+    recording.for_each_batch(|batch| reported.extend(batch.timings().map(|it| (it.trace_id(), it.is_sampled()))));
+    let twice: Vec<_> = decided.iter().flat_map(|it| [*it, *it]).collect();
+    assert_eq!(reported, twice);
+}
+
+#[test]
+fn what_is_handed_on_from_below_a_parent_elsewhere_says_what_that_one_decided() {
+    let (tele, anew) = (Telemetry::builder(), Telemetry::builder().sampler(Sampler::ALWAYS.ignoring_parents()));
+    let (tele, anew) = (tele.sampler(Sampler::NEVER).build(), anew.build());
+    for is_sampled in [true, false] {
+        let parent = Carrier::from_trace_parent(&TraceParent::new(5, 6, is_sampled).unwrap());
+        let path = raw::path(None, raw::name("local.served"));
+        let below = raw::in_trace_of(raw::draw(&tele).unwrap().carrier(path, 1), &parent, 1);
+        assert_eq!(raw::sampled(&tele, below).is_sampled(), is_sampled);
+        assert!(raw::sampled(&anew, below).is_sampled());
+        assert_eq!(raw::sampled(&Telemetry::DISABLED, below).is_sampled(), is_sampled);
+    }
 }

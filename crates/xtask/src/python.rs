@@ -24,7 +24,8 @@ const OLDEST_MINOR: u32 = 11;
 const NEWEST_MINOR: u32 = 30;
 const PACKAGES: [&str; 3] = ["python", "python/compat/pollux", "python/compat/gemini_batch"];
 const BUILD_TOOLS: [&str; 3] = ["pip>=23.3", "maturin>=1.7,<2", "hatchling"];
-const TEST_TOOLS: [&str; 4] = ["pytest", "hypothesis", "mypy", "pyright"];
+/// The last three run a notebook; they take five seconds.
+const TEST_TOOLS: [&str; 7] = ["pytest", "hypothesis", "mypy", "pyright", "nbclient", "nbformat", "ipykernel"];
 const PEERS: [&str; 3] = ["opentelemetry-sdk", "logfire", "prometheus_client"];
 
 /// A CPython: its version as `3.13`, or `3.13t` without the global lock, and where it is.

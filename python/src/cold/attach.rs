@@ -9,7 +9,7 @@ use pyo3::{
 
 use crate::hot::{
     cell::{self, Cell, Extra, Foreign, Named, Parts, carrier_of, flag, origin_of},
-    context::Context,
+    context::{self, Context},
     object::clear,
     stack,
 };
@@ -56,7 +56,21 @@ pub(crate) fn attach<'py>(traceparent: &Bound<'py, PyAny>) -> PyResult<Bound<'py
 pub(crate) fn current_traceparent(python: Python<'_>) -> Option<String> {
     let cell = current(python)?;
     // SAFETY: held by `cell`, and no stand-in.
-    let carrier = unsafe { carrier_of(cell.as_ptr().cast()) };
+    unsafe { traceparent_of(cell.as_ptr().cast()) }
+}
+
+/// What another process gets of a scope: with the decision of its context's sampler. An anchor's is the remote scope's own.
+///
+/// # Safety
+/// As for [`carrier_of`].
+pub(crate) unsafe fn traceparent_of(cell: *mut Cell) -> Option<String> {
+    // SAFETY: as the caller says; a cell keeps its context.
+    let carrier = unsafe {
+        match context::owner((*cell).owner).as_ref().filter(|_| !(*cell).has(flag::ANCHOR)) {
+            Some(context) => raw::sampled(&context.telemetry, carrier_of(cell)),
+            None => carrier_of(cell),
+        }
+    };
     carrier.trace_parent().map(|parent| parent.to_string())
 }
 

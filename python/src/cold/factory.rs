@@ -2,11 +2,15 @@
 
 use std::{ffi::OsString, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use kastor::{Builder, Telemetry, raw};
+use kastor::{Builder, Sampler, Telemetry, raw};
 use kastor_export::capture::Capture;
-use pyo3::{ffi, prelude::*, types::PyTuple};
+use pyo3::{exceptions::PyValueError, ffi, prelude::*, types::PyTuple};
 
-use super::{clock::MockClock, contexts::duration, lifecycle, logging};
+use super::{
+    clock::MockClock,
+    contexts::{duration, enabled},
+    lifecycle, logging,
+};
 use crate::{
     hot::{
         context::{self, Settings},
@@ -18,6 +22,9 @@ use crate::{
     reporters,
 };
 
+/// What a scope costs where it runs, in pairs of clock reads, by the benchmark: for the overhead budget.
+const READ_PAIRS: f64 = 8.0;
+
 /// What may be chosen besides the reporters.
 struct Options<'a, 'py> {
     is_strict: bool,
@@ -26,6 +33,8 @@ struct Options<'a, 'py> {
     queue_bytes: Option<usize>,
     exit_flush: Option<Duration>,
     clock: Option<&'a Bound<'py, MockClock>>,
+    sampler: Sampler,
+    overhead_budget: Option<f64>,
     /// A folder for a capture that is added to the reporters.
     capture: Option<OsString>,
 }
@@ -39,6 +48,8 @@ impl Default for Options<'_, '_> {
             queue_bytes: None,
             exit_flush: None,
             clock: None,
+            sampler: Sampler::ALWAYS,
+            overhead_budget: None,
             capture: None,
         }
     }
@@ -50,8 +61,11 @@ impl Default for Options<'_, '_> {
 /// (`KASTOR_TELEMETRY_STRICT_SCOPES=1`). `interval`: seconds between the aggregates that background reporters get.
 /// `queue_bytes`: bound on what waits for them. `exit_flush`: seconds that the end of the process may wait for them.
 /// `capture_repr`: whether values that are not copied are kept as their `repr`. `clock`: a `MockClock`, for tests.
+/// `sample`: the share of all traces that `Otlp` and `JsonLines` export. `sample_parent`: whether under a parent from elsewhere
+/// its decision holds instead. `overhead_budget`: the share of one processor that the scopes of one path may cost.
 #[pyfunction]
-#[pyo3(signature = (*reporters, strict=None, interval=10.0, queue_bytes=None, exit_flush=None, capture_repr=false, clock=None))]
+#[pyo3(signature = (*reporters, strict=None, interval=10.0, queue_bytes=None, exit_flush=None, capture_repr=false, clock=None,
+    sample=1.0, sample_parent=true, overhead_budget=None))]
 #[allow(clippy::too_many_arguments, reason = "keyword arguments")]
 pub(crate) fn enable<'py>(
     reporters: &Bound<'py, PyTuple>,
@@ -61,6 +75,9 @@ pub(crate) fn enable<'py>(
     exit_flush: Option<f64>,
     capture_repr: bool,
     clock: Option<&Bound<'py, MockClock>>,
+    sample: f64,
+    sample_parent: bool,
+    overhead_budget: Option<f64>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let options = Options {
         is_strict: strict.unwrap_or_else(|| raw::read(&["KASTOR"]).is_strict),
@@ -69,9 +86,30 @@ pub(crate) fn enable<'py>(
         queue_bytes,
         exit_flush: exit_flush.map(duration),
         clock,
+        sampler: sampler(sample, sample_parent)?,
+        overhead_budget: overhead_budget.map(budget).transpose()?,
         capture: None,
     };
     build(reporters, &options)
+}
+
+fn sampler(share: f64, follows_parents: bool) -> PyResult<Sampler> {
+    if !(0.0..=1.0).contains(&share) {
+        let message = format!("sample is {share}: it is a share of all traces, from 0 to 1; 0.1 keeps one in ten");
+        return Err(PyValueError::new_err(message));
+    }
+    let sampler = Sampler::ratio(share);
+    Ok(if follows_parents { sampler } else { sampler.ignoring_parents() })
+}
+
+fn budget(share: f64) -> PyResult<f64> {
+    if share > 0.0 && share <= 1.0 {
+        return Ok(share);
+    }
+    Err(PyValueError::new_err(format!(
+        "overhead_budget is {share}: it is a share of one processor, above 0 and up to 1; 0.01 is one per cent, and None no \
+         budget"
+    )))
 }
 
 /// Makes an enabled context if the environment says so (`KASTOR_TELEMETRY=1` or `DEBUG=1`, and not `KASTOR_TELEMETRY=0`) and
@@ -109,6 +147,11 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
     builder = options.queue_bytes.into_iter().fold(builder, Builder::queue_bytes);
     builder = options.exit_flush.into_iter().fold(builder, Builder::exit_flush);
     builder = options.clock.into_iter().fold(builder, |builder, clock| builder.clock(clock.get().clock.clone()));
+    builder = builder.sampler(options.sampler);
+    builder = options
+        .overhead_budget
+        .into_iter()
+        .fold(builder, |builder, share| raw::scope_cost(builder, READ_PAIRS).overhead_budget(share));
     builder = options.capture.iter().fold(builder, |builder, folder| builder.reporter(Capture::new(folder)));
     let (mut of_python, mut native) = (Vec::new(), Vec::new());
     for reporter in given.iter() {
@@ -147,7 +190,13 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
     };
     lifecycle::register(python, options.exit_flush)?;
     // SAFETY: the thread is attached, and the module is made; the answer is a new reference or null with an error.
-    unsafe { Bound::from_owned_ptr_or_err(python, context::new(settings)) }
+    let context = unsafe { Bound::from_owned_ptr_or_err(python, context::new(settings))? };
+    if let Some(context) = enabled(&context)?.filter(|_| options.overhead_budget.is_some()) {
+        // The budget sets and lifts rules when it likes.
+        context.has_name_rules.store(true, Relaxed);
+        context.has_path_rules.store(true, Relaxed);
+    }
+    Ok(context)
 }
 
 /// Whether a reporter has a method. What its attributes raise is no method; what is no `Exception` goes on.

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use kastor::{Carrier, TraceParent, raw};
 use pyo3::{exceptions::PyTypeError, ffi, prelude::*, types::PyDict};
 
-use super::contexts::add_method;
+use super::{attach, contexts::add_method};
 use crate::hot::{
-    cell::{self, Cell, Extra, PointEvent, carrier_of, flag},
+    cell::{self, Cell, Extra, PointEvent, flag},
     context::owner,
     object::{Owned, lossy_text},
     scope, value,
@@ -136,13 +136,12 @@ pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(crate) fn traceparent(this: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     let cell = cell_of(this)?;
     // SAFETY: held by the object, and no stand-in: those are never handed out.
-    let carrier = unsafe {
+    unsafe {
         if (*cell).state() != flag::OPEN {
             return Ok(None);
         }
-        carrier_of(cell)
-    };
-    Ok(carrier.trace_parent().map(|parent| parent.to_string()))
+        Ok(attach::traceparent_of(cell))
+    }
 }
 
 /// A new scope of the same context, name and metadata.

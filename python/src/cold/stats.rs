@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
-use kastor::{Drops, Telemetry};
+use kastor::{Degradation, Degraded, Drops, Telemetry};
 use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
@@ -13,8 +13,9 @@ use crate::{
     reporters::background,
 };
 
-/// `{"emitted", "timings", "metrics", "dropped", "cut_values", "overflowed_names", "overflowed_series", "reporters"}`;
-/// one dict per reporter, the native ones first.
+/// `{"emitted", "timings", "metrics", "dropped", "cut_values", "overflowed_names", "overflowed_series", "clock_gaps",
+/// "degraded", "reporters"}`; one dict per path beyond the overhead budget, as in the report, and per reporter, the native
+/// ones first.
 pub(crate) fn stats<'py>(python: Python<'py>, context: Option<&Context>) -> PyResult<Bound<'py, PyDict>> {
     let telemetry = context.map_or(Telemetry::DISABLED, |context| Telemetry::clone(&context.telemetry));
     let stats = python.detach(|| telemetry.stats());
@@ -26,6 +27,9 @@ pub(crate) fn stats<'py>(python: Python<'py>, context: Option<&Context>) -> PyRe
     all.set_item("cut_values", stats.cut_values())?;
     all.set_item("overflowed_names", stats.overflowed_names())?;
     all.set_item("overflowed_series", stats.overflowed_series())?;
+    all.set_item("clock_gaps", stats.clock_gaps())?;
+    let degraded = stats.degraded().iter().map(|degraded| shown(python, degraded)).collect::<PyResult<Vec<_>>>()?;
+    all.set_item("degraded", degraded)?;
     let reporters = PyList::empty(python);
     for reporter in stats.reporters() {
         let (queued, spooled) = (reporter.queued(), reporter.spooled());
@@ -60,6 +64,15 @@ pub(crate) fn stats<'py>(python: Python<'py>, context: Option<&Context>) -> PyRe
     }
     all.set_item("reporters", reporters)?;
     Ok(all)
+}
+
+fn shown<'py>(python: Python<'py>, degraded: &Degraded) -> PyResult<Bound<'py, PyDict>> {
+    let shown = PyDict::new(python);
+    shown.set_item("path", degraded.path())?;
+    shown.set_item("is_off", degraded.level() == Degradation::Off)?;
+    shown.set_item("calls_per_second", degraded.calls_per_second())?;
+    shown.set_item("share", degraded.share())?;
+    Ok(shown)
 }
 
 fn entry<'py>(

@@ -3,6 +3,8 @@
 import kastor
 
 tele = kastor.enable(strict="yes")  # wrong
+kastor.enable(sample="0.1")  # wrong
+kastor.enable(overhead_budget=[0.01])  # wrong
 tele.count("items", "three")  # wrong
 tele.gauge("ratio")  # wrong
 tele.counter("items")  # wrong

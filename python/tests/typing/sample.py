@@ -21,7 +21,7 @@ class Mine:
 
 reporter: TelemetryReporter = Mine()
 recording = RecordingReporter()
-tele = kastor.enable(reporter, recording, kastor.SimpleReporter(), strict=True, interval=1.0)
+tele = kastor.enable(reporter, recording, kastor.SimpleReporter(), strict=True, interval=1.0, sample=0.1, overhead_budget=0.01)
 
 
 @tele("add")

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a scope costs where it runs, in pairs of clock reads; `cargo xtask bench` measures less.
-const READ_PAIRS: f64 = 1.25;
+pub(super) const READ_PAIRS: f64 = 1.25;
 /// Calls are weighed over at least so long.
 const WINDOW_NS: u64 = 1_000_000_000;
 /// How long a name is off at first, and at most.
@@ -28,6 +28,8 @@ const LONGEST_PAUSE_NS: u64 = 300 * WINDOW_NS;
 pub(super) struct Budget {
     /// The share of one processor.
     share: f64,
+    /// What a scope costs where it runs, in pairs of clock reads.
+    read_pairs: f64,
     state: Mutex<State>,
 }
 
@@ -61,9 +63,9 @@ pub(super) type Change = (Path, Option<Degraded>);
 
 impl Budget {
     /// None if the share is not a positive number.
-    pub(super) fn new(share: f64, now_ns: u64) -> Option<Self> {
+    pub(super) fn new(share: f64, read_pairs: f64, now_ns: u64) -> Option<Self> {
         let state = State { weighed_ns: now_ns, calls: HashMap::new(), cases: BTreeMap::new() };
-        (share > 0.0).then_some(Self { share, state: Mutex::new(state) })
+        (share > 0.0).then_some(Self { share, read_pairs, state: Mutex::new(state) })
     }
 
     /// Weighs all paths' calls, if it is time to. Returns what is new, after `apply` has seen it.
@@ -82,7 +84,7 @@ impl Budget {
         state.weighed_ns = now_ns;
         let mut calls: HashMap<Path, u64> = HashMap::new();
         each_path(&mut |path, of_shard| *calls.entry(path).or_default() += of_shard);
-        let recording_ns = read_pair_ns() * READ_PAIRS;
+        let recording_ns = read_pair_ns() * self.read_pairs;
         let mut changes = Vec::new();
         for (path, total) in &calls {
             let known = state.calls.get(path).copied().unwrap_or(0);

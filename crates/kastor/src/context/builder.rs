@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Telemetry};
+use super::{Context, Telemetry, budget::READ_PAIRS};
 use crate::{
     clock::{Clock, MockClock},
     config,
@@ -25,6 +25,8 @@ pub struct Builder {
     pub(super) clock: Option<Clock>,
     pub(super) sampler: Sampler,
     pub(super) overhead_budget: Option<f64>,
+    /// What a scope costs where it runs, for the overhead budget.
+    pub(crate) scope_read_pairs: f64,
 }
 
 /// What [`Builder::reporter`] takes: a reporter, or one that [`background`](crate::background) wrapped.
@@ -65,6 +67,7 @@ impl Builder {
             clock: None,
             sampler: Sampler::ALWAYS,
             overhead_budget: None,
+            scope_read_pairs: READ_PAIRS,
         }
     }
 

@@ -63,6 +63,7 @@ pub(crate) struct Context {
 impl Context {
     pub(super) fn new(builder: Builder) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let read_pairs = builder.scope_read_pairs;
         let Builder { reporters, interval, queue_bytes, is_strict, clock, sampler, overhead_budget, .. } = builder;
         let background = reporters.iter().filter(|(_, on_full)| on_full.is_some()).count().max(1);
         let (mut inline, mut workers) = (Vec::new(), Vec::new());
@@ -76,7 +77,7 @@ impl Context {
         let anchors = Arc::new(Anchors::new(clock.clone()));
         let Anchor { unix_ns: start_unix_ns, monotonic_ns, .. } = anchors.current().anchor();
         let share = overhead_budget.filter(|share| *share > 0.0);
-        let budget = share.and_then(|share| Budget::new(share, monotonic_ns));
+        let budget = share.and_then(|share| Budget::new(share, read_pairs, monotonic_ns));
         let is_weighed = budget.is_some();
         Self {
             id: NEXT.fetch_add(1, Relaxed),
