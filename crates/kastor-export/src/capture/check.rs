@@ -11,7 +11,7 @@ use kastor::{Error, Outcome};
 
 use super::{
     format::{BlockHeader, INDEX_ENTRIES, IndexEntry, MAX_PAYLOAD_BYTES, Session, Thread, index_payload, kind},
-    read::{Damage, Part, Reader, Unpacked},
+    read::{Content, Damage, Part, Reader, Unpacked, Wrong, wrong_version},
     record::{Block, Record},
     tables::{Progress, Tables},
 };
@@ -280,11 +280,22 @@ fn copy(input: File, output: File) -> io::Result<Repaired> {
             // These are made anew.
             Step::Frame { header, .. } if matches!(header.kind, kind::INDEX | kind::END) => {}
             Step::Frame { header, payload, .. } => {
-                if unpacked.take(&header, payload).is_err() {
-                    left_bytes += header.frame_bytes();
-                    continue;
-                }
-                let block = BlockHeader::decode(&unpacked.content).filter(|_| header.kind == kind::BLOCK);
+                let content = match unpacked.take(&header, payload) {
+                    Ok(()) => Content::decode(header.kind, &unpacked.content),
+                    Err(what) => Err(Wrong::Damage(what)),
+                };
+                let block = match content {
+                    Ok(Content::Block(block)) => Some(block),
+                    Ok(_) => None,
+                    // Its frames would be taken for the session's before it.
+                    Err(Wrong::Version(version, layout)) => {
+                        return Err(io::Error::other(wrong_version(version, layout).to_string()));
+                    }
+                    Err(Wrong::Damage(_)) => {
+                        left_bytes += header.frame_bytes();
+                        continue;
+                    }
+                };
                 if clean.frames == 0 && header.kind != kind::SESSION {
                     // The session's own frame is lost: one that says so takes its place.
                     let unknown = Session { process_id: 0, instance_id: 0, file_number: 0, unix_ns: 0 };

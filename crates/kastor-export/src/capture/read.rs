@@ -173,44 +173,32 @@ impl<R: Read> Reader<R> {
             return Ok((Found::Damage(what), offset, bytes));
         }
         let payload = self.unpacked.content.as_slice();
-        let found = match header.kind {
-            kind::SESSION => match Session::decode(payload) {
-                Ok(session) => {
-                    self.previous_tables = std::mem::take(&mut self.tables);
-                    self.session = Some(session);
-                    Found::Session
-                }
-                Err(WrongSession::NoSession) => Found::Damage("a session without its signature"),
-                Err(WrongSession::Version(version, layout)) => return Err(wrong_version(version, layout)),
-            },
-            kind::NAMES => {
+        let found = match Content::decode(header.kind, payload) {
+            Ok(Content::Session(session)) => {
+                self.previous_tables = std::mem::take(&mut self.tables);
+                self.session = Some(session);
+                Found::Session
+            }
+            Ok(Content::Names) => {
                 self.tables.add_names(payload);
                 Found::Tables
             }
-            kind::PATHS => {
+            Ok(Content::Paths) => {
                 self.tables.add_paths(payload);
                 Found::Tables
             }
-            kind::THREAD => match Thread::decode(payload) {
-                Some(thread) => {
-                    self.tables.add_thread(thread);
-                    Found::Tables
-                }
-                None => Found::Damage("a thread that is cut short"),
-            },
-            kind::BLOCK => match BlockHeader::decode(payload) {
-                Some(header) if !header.fits(payload.len()) => {
-                    Found::Damage("a block whose parts are not as long as it says")
-                }
-                Some(header) => {
-                    self.tables.advance(&header);
-                    Found::Block(header)
-                }
-                None => Found::Damage("a block that is cut short"),
-            },
-            kind::AGGREGATES => Found::Aggregates,
-            // Index and end, and what a later version may add without changing the rest.
-            _ => Found::Tables,
+            Ok(Content::Thread(thread)) => {
+                self.tables.add_thread(thread);
+                Found::Tables
+            }
+            Ok(Content::Block(header)) => {
+                self.tables.advance(&header);
+                Found::Block(header)
+            }
+            Ok(Content::Aggregates) => Found::Aggregates,
+            Ok(Content::Other) => Found::Tables,
+            Err(Wrong::Damage(what)) => Found::Damage(what),
+            Err(Wrong::Version(version, layout)) => return Err(wrong_version(version, layout)),
         };
         Ok((found, offset, bytes))
     }
@@ -275,6 +263,48 @@ enum Found {
     Session,
     Block(BlockHeader),
     Aggregates,
+}
+
+/// What a frame holds, as far as it can be wrong in itself.
+pub(super) enum Content {
+    Session(Session),
+    Names,
+    Paths,
+    Thread(Thread),
+    Block(BlockHeader),
+    Aggregates,
+    /// Index and end, and what a later version may add without changing the rest.
+    Other,
+}
+
+/// Why a frame holds nothing that can be read.
+pub(super) enum Wrong {
+    Damage(&'static str),
+    /// Versions of the file and of its records.
+    Version(u32, u32),
+}
+
+impl Content {
+    pub(super) fn decode(kind: u8, content: &[u8]) -> Result<Self, Wrong> {
+        Ok(match kind {
+            kind::SESSION => Self::Session(Session::decode(content).map_err(|wrong| match wrong {
+                WrongSession::NoSession => Wrong::Damage("a session without its signature"),
+                WrongSession::Version(version, layout) => Wrong::Version(version, layout),
+            })?),
+            kind::NAMES => Self::Names,
+            kind::PATHS => Self::Paths,
+            kind::THREAD => Self::Thread(Thread::decode(content).ok_or(Wrong::Damage("a thread that is cut short"))?),
+            kind::BLOCK => {
+                let header = BlockHeader::decode(content).ok_or(Wrong::Damage("a block that is cut short"))?;
+                if !header.fits(content.len()) {
+                    return Err(Wrong::Damage("a block whose parts are not as long as it says"));
+                }
+                Self::Block(header)
+            }
+            kind::AGGREGATES => Self::Aggregates,
+            _ => Self::Other,
+        })
+    }
 }
 
 impl BlockHeader {
@@ -342,7 +372,7 @@ impl Unpacked {
     }
 }
 
-fn wrong_version(version: u32, layout: u32) -> Error {
+pub(super) fn wrong_version(version: u32, layout: u32) -> Error {
     Error::invalid_input(format!(
         "the capture has format {version} with records of layout {layout}, and this reader knows formats up to \
          {VERSION} with layout 1: read it with the version of kastor that wrote it, or a newer one"
