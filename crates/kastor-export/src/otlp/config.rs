@@ -322,12 +322,14 @@ impl OtlpConfig {
 /// An address without user, password and query.
 pub(super) fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    let shown = match url.split_once("://") {
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let shown = match url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
         Some((scheme, rest)) => {
             let authority_end = rest.find('/').unwrap_or(rest.len());
             let (authority, path) = rest.split_at(authority_end);
             format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or_default())
         }
+        // What stands before an `@` may be a secret, wherever that is.
         None => url.rsplit('@').next().unwrap_or_default().to_owned(),
     };
     crate::delivery::neutral(&shown)
@@ -374,6 +376,7 @@ mod tests {
         assert!(why(OtlpConfig::new("localhost:4318")).contains("http://localhost:4318"));
         assert!(why(OtlpConfig::new("ftp://u:canary@h?canary")).contains("ftp://h"));
         assert!(!why(OtlpConfig::new("ftp://u:canary@h?canary")).contains("canary"));
+        assert!(!why(OtlpConfig::new("u:canary@h://p")).contains("canary"));
         let header = why(OtlpConfig::default().header("x", "canary\n"));
         assert!(header.contains("'x'") && !header.contains("canary"), "{header}");
         assert!(why(OtlpConfig::default().root_certificates("nothing")).contains("BEGIN CERTIFICATE"));
