@@ -7,10 +7,10 @@ use crate::{
 
 /// Full-size chunks that wait to be used.
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-/// Chunks that workers keep ready: as many as wait before one is woken.
-const STOCK: usize = 32;
-/// Chunks beyond this number go back to the allocator: 1.25 MiB of the 2 MiB that a process may need beyond its queues.
-const MAX_POOLED: usize = 40;
+/// Chunks that workers keep ready.
+const STOCK: usize = 16;
+/// Chunks beyond this number go back to the allocator.
+const MAX_POOLED: usize = 64;
 
 /// A chunk of at least so many words.
 pub(crate) fn take(words: usize) -> Chunk {

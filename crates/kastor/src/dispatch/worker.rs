@@ -260,7 +260,7 @@ impl Worker {
 
     /// Enough waiting to pay for a wake-up, and little enough to stay in the cache until then.
     fn wake_bytes(&self) -> usize {
-        (self.max_bytes / 8).min(1 << 20)
+        (self.max_bytes / 8).min(768 << 10)
     }
 
     /// Events that wait.

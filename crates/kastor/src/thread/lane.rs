@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Chunk, Thread};
+use super::{Chunk, MAX_CHUNK_WORDS, Thread};
 use crate::{
     health::DropReason,
     name::Path,
@@ -157,11 +157,14 @@ impl Delivery {
     /// Copies a part out of a chunk that its owner goes on using.
     pub(crate) fn copied(part: Part<'_>, events: u64) -> Self {
         let (used, flows) = (part.records.len(), part.flows.len());
-        let chunk = Chunk::with_words(used + flows);
-        // SAFETY: the new chunk has room for both, and nobody else knows it yet.
+        // Whoever claims a chunk that is just full copies it whole. Such a copy is made a little longer, for it must not be
+        // taken for one to use again: nobody who fills chunks would use it up, and the pool would only grow.
+        let is_like_pooled = used + flows == MAX_CHUNK_WORDS;
+        let chunk = Chunk::with_words(used + flows + usize::from(is_like_pooled));
+        // SAFETY: the new chunk has room for both, the flows at its end, and nobody else knows it yet.
         unsafe {
             ptr::copy_nonoverlapping(part.records.as_ptr(), chunk.words(), used);
-            ptr::copy_nonoverlapping(part.flows.as_ptr(), chunk.words().add(used), flows);
+            ptr::copy_nonoverlapping(part.flows.as_ptr(), chunk.words().add(chunk.capacity() - flows), flows);
         }
         Self { chunk, from: 0, used, flows, thread: Arc::clone(part.thread), prefix: part.prefix, events }
     }
