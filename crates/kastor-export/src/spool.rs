@@ -364,7 +364,7 @@ impl Spool {
         copy.is_sealed = true;
         std::mem::swap(old, &mut copy);
         self.remove(state, copy);
-        state.corrupt_events += lost_events;
+        state.corrupt_events = state.corrupt_events.saturating_add(lost_events);
         // What is acknowledged in the copy must not come back with the old one. The payloads are safe in any case.
         let _ = self.fs.sync_folder(&self.config.folder);
         Ok(())
@@ -395,7 +395,7 @@ impl Spool {
                 Err(_) => {
                     segment.waiting.pop_front();
                     state.unreadable = 0;
-                    state.corrupt_events += events;
+                    state.corrupt_events = state.corrupt_events.saturating_add(events);
                     self.remove_done(state);
                 }
             }
@@ -441,8 +441,9 @@ impl Spool {
                 segments.extend(found);
             }
             segments.iter_mut().for_each(|segment| reading.keep_once(segment));
-            state.corrupt_events += reading.corrupt_events;
-            state.adopted_events += reading.corrupt_events + segments.iter().map(Segment::waiting_events).sum::<u64>();
+            let waiting: u64 = segments.iter().map(Segment::waiting_events).sum();
+            state.corrupt_events = state.corrupt_events.saturating_add(reading.corrupt_events);
+            state.adopted_events = state.adopted_events.saturating_add(reading.corrupt_events).saturating_add(waiting);
             adopted |= segments.iter().any(|segment| !segment.waiting.is_empty());
             state.locks.push(orphan.lock);
             // Older than anything of our own.

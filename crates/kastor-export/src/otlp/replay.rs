@@ -129,7 +129,7 @@ impl OtlpReplay {
             }
             store.acknowledge()?;
         }
-        self.sender.sent.corrupt += store.corrupt_events();
+        self.sender.sent.corrupt = self.sender.sent.corrupt.saturating_add(store.corrupt_events());
         store.sync()?;
         Ok(self.sender.sent)
     }

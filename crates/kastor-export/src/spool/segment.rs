@@ -71,6 +71,11 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Counts events as lost. Sequences may say anything, so the sum is as large as can be at most.
+    fn lose(&mut self, events: u64) {
+        self.corrupt_events = self.corrupt_events.saturating_add(events);
+    }
+
     /// Of the payloads that wait in a segment, keeps those that wait nowhere else and were not delivered elsewhere.
     pub(super) fn keep_once(&mut self, segment: &mut Segment) {
         segment.waiting.retain(|place| self.known.insert((place.sequence, place.events, place.crc)));
@@ -127,7 +132,7 @@ impl Segment {
             file.read_at(offset + header.frame_bytes(), &mut state)?;
             let events = u64::from(header.detail);
             let expected = reading.expected.unwrap_or(header.sequence);
-            reading.corrupt_events += header.sequence.saturating_sub(expected);
+            reading.lose(header.sequence.saturating_sub(expected));
             // A segment that was written anew stands behind younger ones.
             reading.expected = Some(expected.max(header.sequence.saturating_add(events)));
             let (sequence, events, crc) = (header.sequence, header.detail, header.payload_crc);
@@ -135,7 +140,7 @@ impl Segment {
                 (true, _) => {
                     reading.known.insert((sequence, events, crc));
                 }
-                (false, false) => reading.corrupt_events += u64::from(events),
+                (false, false) => reading.lose(u64::from(events)),
                 (false, true) => {
                     waiting.push_back(Place { id: new_id(), sequence, events, crc, offset, length: header.length });
                 }
