@@ -18,7 +18,7 @@ use kastor::{
 };
 
 const MS: Duration = Duration::from_millis(1);
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(if cfg!(miri) { 1000 } else { 10 });
 
 /// Keeps one line for each event that it gets inline.
 #[derive(Clone, Default)]
