@@ -9,14 +9,17 @@ _TIMING, _METRIC = 0, 1
 #: As for reporters that run inline.
 _FAILURES_UNTIL_SUSPENDED = 5
 _FIRST_SUSPENSION_S, _LONGEST_SUSPENSION_S = 1.0, 60.0
+#: How long a fork waits for idle threads to end.
+_FORK_BUDGET_S = 0.05
 
 
 class Background:
     """Runs `reporter` on a thread, behind a queue of at most `max_events`; what finds no room is dropped and counted.
 
     `wait` is how long, in seconds, an emitting thread may wait for room before it drops. The thread is a daemon and starts
-    with the first event. Flush the context, or let the interpreter end in order, to have everything delivered. A reporter
-    that fails several times in a row is left out for a while, and tried again.
+    with the first event; before a fork it ends if it is idle, and starts again with the next event. Flush the context, or let
+    the interpreter end in order, to have everything delivered. A reporter that fails several times in a row is left out for
+    a while, and tried again.
     """
 
     def __init__(self, reporter, *, max_events=10_000, wait=0.0):
@@ -32,6 +35,7 @@ class Background:
         # Reentrant: a finaliser or a signal handler that emits may run while this very thread holds it.
         self._changed = threading.Condition(threading.RLock())
         self._thread = None
+        self._is_resting = False
         self._process = os.getpid()
         self._accepted = 0
         self._done = 0
@@ -117,7 +121,7 @@ class Background:
                 self._dropped += 1
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="kastor-background", daemon=True)
+                thread = _Worker(self)
                 try:
                     thread.start()
                 except RuntimeError:
@@ -133,6 +137,9 @@ class Background:
         while True:
             with self._changed:
                 while not self._queue:
+                    if self._is_resting:
+                        self._thread, self._is_resting = None, False
+                        return
                     self._changed.wait()
                 kind, scope, value, metadata = self._queue.popleft()
             failed, is_tried = False, self._may_try()
@@ -156,6 +163,13 @@ class Background:
                 self._done += 1
                 self._changed.notify_all()
 
+    def _rest(self):
+        """Lets the thread end if it is idle; whether it is."""
+        with self._changed:
+            self._is_resting = self._accepted == self._done
+            self._changed.notify_all()
+            return self._is_resting
+
     def _may_try(self):
         return self._suspended_until is None or time.monotonic() >= self._suspended_until
 
@@ -174,3 +188,29 @@ class Background:
             words = "reporter %s failed (%d so far)" + ("; it is left out for a while" if is_suspended else "")
             name = type(self.reporter).__qualname__
             logging.getLogger("kastor").error(words, name, count, exc_info=count <= 3)
+
+
+class _Worker(threading.Thread):
+    """The thread of a `Background`."""
+
+    def __init__(self, background):
+        super().__init__(name="kastor-background", daemon=True)
+        self.background = background
+
+    def run(self):
+        self.background._run()
+
+
+def _end_idle_workers():
+    """Before a fork: the interpreter warns of one where there are other threads. A busy worker stays, and it is right then."""
+    deadline = time.monotonic() + _FORK_BUDGET_S
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, _Worker)]
+    for worker in [worker for worker in workers if worker.background._rest()]:
+        worker.join(max(deadline - time.monotonic(), 0))
+        # Up to 3.12 the interpreter is done with a thread a little before the system is.
+        while os.path.exists(f"/proc/self/task/{worker.native_id}") and time.monotonic() < deadline:
+            time.sleep(0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_end_idle_workers)
