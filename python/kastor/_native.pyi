@@ -29,6 +29,7 @@ __all__ = [
     "SimpleReporter",
     "Statsd",
     "TelemetryContext",
+    "_FREE_THREADED",
     "_after_fork_in_child",
     "_after_fork_in_parent",
     "_at_exit",
@@ -665,7 +666,9 @@ class Carried:
     def __wrapped__(self) -> Callable[..., Any]: ...
     def __call__(self, *arguments: Any, **named: Any) -> Any: ...
 
-# What the package's own modules use.
+# What the package's own modules and tests use.
+
+_FREE_THREADED: bool
 
 def _copy(scope: Scope) -> Scope: ...
 def _swap(value: Any) -> Any: ...

@@ -18,6 +18,7 @@ use pyo3::{exceptions::PyImportError, ffi, prelude::*};
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_other_interpreters()?;
+    module.add("_FREE_THREADED", cfg!(free_threaded))?;
     hot::types::set_up(module)?;
     cold::set_up(module)?;
     reporters::set_up(module)

@@ -90,6 +90,77 @@ def test_exits_beside_emitting_daemon_threads_again_and_again(number):
     quiet(HEAD + emitting + "\n", timeout=60)
 
 
+BUSY = """
+import logging
+
+class Fails(Recorder):
+    def record_timing(self, scope, duration, **metadata): raise ValueError
+class Finalized:
+    def __del__(self): tele.count("deleted")
+class Told:
+    def __repr__(self): return "x".join(str(number) for number in range(50))
+class Number:
+    def __float__(self): return float(sum(range(50)))
+
+simple = kastor.SimpleReporter()
+both = kastor.enable(Recorder(), simple)
+told = kastor.enable(kastor.Recording(), capture_repr=True)
+failing = kastor.enable(Fails())
+logging.getLogger("kastor").addHandler(logging.NullHandler())
+logging.getLogger("kastor").propagate = False
+background = kastor.enable(kastor.Background(Recorder()))
+
+def work():
+    for _ in range(100):
+        with tele("w"): pass
+
+@tele("decorated")
+def decorated(): work()
+
+def busy():
+    while True:
+        pass
+
+def emit():
+    nonce = time.monotonic_ns() % 9999
+    BODY
+
+def emit_always():
+    while True:
+        emit()
+
+for _ in range(4): threading.Thread(target=emit_always, daemon=True).start()
+time.sleep(PAUSE)
+"""
+
+#: What daemon threads are at when the interpreter ends.
+BODIES = {
+    "scopes that fail": "try:\n        with tele('d', k=1): raise KeyError(1)\n    except KeyError: pass",
+    "late attributes": "with tele('d') as t, tele('e', **{f'k{nonce}': [1]}) as t: t.metric('m', object(), x=1)",
+    "point events": "s = tele('d')\n    with s: s.set(a=1, b=[2]); s.event('x', c=object())",
+    "objects with finalizers": "with tele('d', k=Finalized()): tele.metric('m', Finalized(), v=Finalized())",
+    "objects with a repr": "with told('d', k=Told()): told.metric('m', 1, v=Told())",
+    "numbers of a class": "tele.gauge('g', Number(), v=2); tele.count('c', Number())",
+    "reporters that fail": "with failing('d'): pass",
+    "a carried function": "kastor.carry(work)()",
+    "a carried function of a scope": "with tele('x'): carried = kastor.carry(busy)\n    carried()",
+    "a decorated function": "decorated()",
+    "flushes": "tele.flush(1)",
+    "reports": "str(both.report()); both.report().as_dict(); both.stats(); simple.as_dict(); both.open_scopes()",
+    "a background reporter": "with background('d', k=1): background.count('c'); background.flush(0.01); background.stats()",
+    "contexts": "with kastor.enable(Recorder())('x'): pass",
+    "many paths": "with tele(f'p{nonce}', **{f'k{nonce}': 1}): tele.count('c', label=str(nonce % 100))",
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_exits_while_daemon_threads_are_at_it_are_quiet(kind):
+    """Up to 3.13 the interpreter unwinds such a thread wherever it waits for the GIL, through what waits for its answer."""
+    code = BUSY.replace("BODY", BODIES[kind])
+    for number in range(400 if DEEP else 5):
+        quiet(HEAD + code.replace("PAUSE", f"{0.001 + number % 20 / 1000}"), timeout=60)
+
+
 @pytest.mark.skipif(not DEEP, reason="thousands of exits take minutes: KASTOR_DEEP=1")
 @pytest.mark.parametrize("kind", EXITS)
 def test_exits_of_a_kind_are_quiet_again_and_again(kind):

@@ -211,6 +211,15 @@ def test_cancellation_is_cancelled_at_every_level_and_passes_through(tele, recor
     assert [e.metadata["error_type"] for e in recorder.timings] == ["cancelled", "cancelled"]
 
 
+def test_trio_s_cancellation_is_cancelled_too(tele, recorder):
+    class Cancelled(BaseException):
+        __module__, __qualname__ = "trio", "Cancelled"
+
+    with pytest.raises(Cancelled), tele("a"):
+        raise Cancelled
+    assert recorder.timings[0].metadata["error_type"] == "cancelled"
+
+
 def test_a_timeout_is_cancelled_inside_and_a_timeout_error_outside(tele, recorder):
     async def main():
         with pytest.raises(TimeoutError):

@@ -409,7 +409,7 @@ def test_an_allocation_failure_ends_in_a_memory_error_of_the_program_or_in_nothi
         with tele("a"): pass
         tele.flush(10)  # Its threads run: the C library aborts a process in which a starting one finds no memory.
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20), resource.RLIM_INFINITY))
         try:
             value = "x" * (1 << 30)
         except MemoryError:

@@ -193,6 +193,8 @@ def grown_bytes(loop, rounds):
 @pytest.mark.parametrize("kind", CONTEXTS)
 def test_memory_and_references_stay_flat(kind, action):
     tele = CONTEXTS[kind]()
+    if action is leaked and kastor._native._FREE_THREADED:
+        pytest.skip("without the GIL a lost scope stays open for its context")
     if not tele.is_enabled and action in (leaked, entered_while_open, carried, reports, new_contexts, decorated):
         pytest.skip("nothing of the disabled context is touched by this")
     rounds = 50 if action in (reports, new_contexts) else ROUNDS

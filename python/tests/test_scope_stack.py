@@ -18,6 +18,7 @@ import pytest
 
 import kastor
 from kastor._native import _stack
+from support import lost_scopes_end
 from stack_models import bytes_per_level, deep, generator, path, tele, unfinished
 
 MODELS = pathlib.Path(__file__).with_name("stack_models.py")
@@ -165,6 +166,7 @@ def test_exit_stack_and_throw():
     assert path() == []
 
 
+@lost_scopes_end
 @in_context
 def test_a_lost_scope_ends_when_it_is_innermost():
     before, outer = unfinished(), tele("outer")
@@ -175,6 +177,7 @@ def test_a_lost_scope_ends_when_it_is_innermost():
     assert path() == []
 
 
+@lost_scopes_end
 @in_context
 def test_a_cycle_through_keyword_arguments_is_collected():
     class Thing:
@@ -231,6 +234,7 @@ def test_a_level_takes_96_bytes_and_120_with_two_keyword_arguments():
         assert bytes_per_level(lambda: tele("m", a=1, b=2)) <= 120
 
 
+@lost_scopes_end
 def test_references_stay_level():
     """A leak of one object or one reference a round shows at once."""
 

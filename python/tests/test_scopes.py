@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 import kastor
-from support import TIMING_KEYS, Recorder, current_path
+from support import TIMING_KEYS, Recorder, current_path, lost_scopes_end
 
 
 def opened(tele, *names):
@@ -192,6 +192,7 @@ def test_exit_takes_any_three_arguments(tele, recorder):
     assert len(recorder.timings) == 4 and current_path(tele, recorder) is None
 
 
+@lost_scopes_end
 def test_a_lost_scope_is_no_ghost_parent(tele, recorder):
     with tele("outer"):
         tele("lost").__enter__()

@@ -535,6 +535,7 @@ fn a_duration_beyond_32_bits_has_a_word_of_its_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "300 levels take ten minutes and more")]
 fn below_the_deepest_path_the_depth_follows() {
     let program = Program::new();
     let mut open = Vec::new();
@@ -861,6 +862,7 @@ fn failures_that_the_library_names_are_items_too() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "300 levels take ten minutes and more")]
 fn in_the_list_of_paths_those_at_the_limits_have_bit_31_as_in_records() {
     let program = Program::new();
     let mut open: Vec<_> = (0..300).map(|_| program.tele.scope("e")).collect();

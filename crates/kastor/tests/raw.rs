@@ -209,9 +209,10 @@ fn equal_names_and_paths_are_equal_numbers_on_every_thread() {
 
 #[test]
 fn threads_that_intern_the_same_at_once_get_the_same_numbers() {
+    const NAMES: usize = if cfg!(miri) { 10 } else { 500 };
     let intern = || -> Vec<(raw::Name, raw::Path)> {
         let root = raw::path(None, raw::name("raw.race"));
-        let names = (0..if cfg!(miri) { 10 } else { 500 }).map(|number| raw::name(&format!("raw.race_{number}")));
+        let names = (0..NAMES).map(|number| raw::name(&format!("raw.race_{number}")));
         names.map(|name| (name, raw::path(Some(root), name))).collect()
     };
     let all: Vec<_> = thread::scope(|threads| {
@@ -222,7 +223,7 @@ fn threads_that_intern_the_same_at_once_get_the_same_numbers() {
     let mut paths: Vec<_> = all[0].iter().map(|it| it.1).collect();
     paths.sort_unstable();
     paths.dedup();
-    assert_eq!(paths.len(), 500);
+    assert_eq!(paths.len(), NAMES);
 }
 
 #[test]
@@ -374,6 +375,7 @@ fn a_thousand_open_frames_each_have_ids_of_their_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "300 levels take ten minutes and more")]
 fn below_the_deepest_path_frames_keep_their_depth() {
     let program = Program::new();
     let mut frames = vec![program.open(None, "raw.deep")];

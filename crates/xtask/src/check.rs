@@ -5,7 +5,11 @@ mod licence;
 mod packages;
 mod promises;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, absolute},
+    process::ExitCode,
+};
 
 use crate::steps::{Steps, cargo, has, with_flags};
 use packages::Packages;
@@ -16,6 +20,7 @@ pub(crate) fn check(root: &Path) -> ExitCode {
     steps.run("format", cargo(&["fmt", "--all", "--check"]));
     let all = ["clippy", "--workspace", "--all-targets", "--features", "kastor-export/grpc", "--", "-D", "warnings"];
     steps.run("lints", cargo(&all));
+    without_the_gil(&mut steps, root);
     steps.run("documentation", {
         let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--lib"]);
         doc.env("RUSTDOCFLAGS", with_flags("RUSTDOCFLAGS", "-D warnings"));
@@ -29,6 +34,24 @@ pub(crate) fn check(root: &Path) -> ExitCode {
     crate::viewer::check(&mut steps);
     oldest_compiler(&mut steps, root);
     steps.finish()
+}
+
+/// The Python package as it is compiled for an interpreter without the global lock, which few machines have.
+fn without_the_gil(steps: &mut Steps, root: &Path) {
+    const INTERPRETER: &str = "implementation=CPython\nversion=3.14\nshared=false\nabi3=false\nlib_name=python3.14t\n\
+                               pointer_width=64\nbuild_flags=Py_GIL_DISABLED\nsuppress_build_script_link_lines=true\n";
+    let folder = crate::test::target_folder(root, "free-threaded");
+    let file = folder.join("interpreter.txt");
+    let written =
+        fs::create_dir_all(&folder).and_then(|()| fs::write(&file, INTERPRETER)).and_then(|()| absolute(&file));
+    match written {
+        Ok(file) => {
+            let mut lints = cargo(&["clippy", "--package", "kastor-py", "--", "-D", "warnings"]);
+            lints.env("PYO3_CONFIG_FILE", file);
+            steps.run("lints without the GIL", lints);
+        }
+        Err(error) => steps.ask("lints without the GIL", |_| Err(vec![format!("{}: {error}", file.display())])),
+    }
 }
 
 /// Licences, banned packages and sources: cargo-deny where it is installed, else the same lists read by us.

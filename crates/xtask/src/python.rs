@@ -38,7 +38,19 @@ struct Interpreter {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Tests,
+    /// The tests of what works without the global lock, on an interpreter that has it.
+    FreeThreaded,
     Benchmark,
+}
+
+impl Purpose {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Tests => "",
+            Self::FreeThreaded => "-free-threaded",
+            Self::Benchmark => "-bench",
+        }
+    }
 }
 
 /// Runs the suites on every interpreter: on the first with the checks of the stubs, which do not depend on it.
@@ -47,12 +59,16 @@ pub(crate) fn test(steps: &mut Steps, root: &Path, deep: bool) {
     if interpreters.is_empty() {
         return steps.skip("python", &none_found());
     }
-    for (index, interpreter) in interpreters.iter().enumerate() {
-        let name = format!("python {}", interpreter.version);
+    let mut runs: Vec<(&Interpreter, Purpose)> = interpreters.iter().map(|it| (it, Purpose::Tests)).collect();
+    if let Some(newest) = interpreters.iter().rfind(|it| deep && !it.version.ends_with('t')) {
+        runs.push((newest, Purpose::FreeThreaded));
+    }
+    for (index, (interpreter, purpose)) in runs.into_iter().enumerate() {
+        let name = format!("python {}{}", interpreter.version, purpose.suffix());
         let mut environment = None;
         steps.ask(&format!("{name} package"), |root| {
-            environment = Some(installed(root, interpreter, Purpose::Tests).map_err(|fault| vec![fault])?);
-            Ok(format!("installed into {}", folder(root, interpreter, Purpose::Tests).display()))
+            environment = Some(installed(root, interpreter, purpose).map_err(|fault| vec![fault])?);
+            Ok(format!("installed into {}", folder(root, interpreter, purpose).display()))
         });
         let Some(environment) = environment else {
             steps.skip(&name, "the package was not installed");
@@ -166,25 +182,27 @@ fn installed(root: &Path, interpreter: &Interpreter, purpose: Purpose) -> Result
         finished(make)?;
     }
     let mut tools = environment.python(&["-m", "pip", "install", "--quiet"]);
-    tools.args(BUILD_TOOLS).args(if purpose == Purpose::Tests { &TEST_TOOLS[..] } else { &PEERS[..] });
+    tools.args(BUILD_TOOLS).args(if purpose == Purpose::Benchmark { &PEERS[..] } else { &TEST_TOOLS[..] });
     finished(tools)?;
     // Without isolation, so that the build uses the tools above and cargo its folder of the last time.
     let mut package = environment.python(&["-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps"]);
     package.arg("--force-reinstall").args(PACKAGES.map(|path| root.join(path)));
-    let build = if purpose == Purpose::Tests {
+    let build = if purpose == Purpose::Benchmark {
+        "python/build-release"
+    } else {
         package = fast_release(package);
         "python/build"
-    } else {
-        "python/build-release"
     };
+    if purpose == Purpose::FreeThreaded {
+        package.env("KASTOR_BUILD_FREE_THREADED", "1");
+    }
     package.env("CARGO_TARGET_DIR", absolute(target_folder(root, build)).map_err(|error| error.to_string())?);
     finished(package)?;
     Ok(environment)
 }
 
 fn folder(root: &Path, interpreter: &Interpreter, purpose: Purpose) -> PathBuf {
-    let suffix = if purpose == Purpose::Tests { "" } else { "-bench" };
-    let folder = target_folder(root, "python").join(format!("{}{suffix}", interpreter.version));
+    let folder = target_folder(root, "python").join(format!("{}{}", interpreter.version, purpose.suffix()));
     absolute(&folder).unwrap_or(folder)
 }
 

@@ -4,13 +4,14 @@ use kastor::{Carrier, TraceParent, raw};
 use pyo3::{
     ffi,
     prelude::*,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyString, PyTuple},
 };
 
 use crate::hot::{
+    calls,
     cell::{self, Cell, Extra, Foreign, Named, Parts, carrier_of, flag, origin_of},
     context::{self, Context},
-    object::clear,
+    object::{clear, lossy_text},
     stack,
 };
 
@@ -98,7 +99,9 @@ pub(crate) fn _stack(python: Python<'_>) -> Vec<(String, u32)> {
         while !cell.is_null() {
             let origin = &*origin_of(cell);
             if origin.has_path() {
-                found.push((origin.name().text().to_owned(), origin.depth()));
+                let name = origin.rich().and_then(|rich| rich.name.as_ref());
+                let name = name.map_or_else(|| origin.name().text().to_owned(), |name| lossy_text(name.as_ptr()));
+                found.push((name, origin.depth()));
             }
             cell = stack::counting((*cell).below);
         }
@@ -158,7 +161,7 @@ impl Carried {
         // SAFETY: the scope is a cell; the token is used in the context that made it, or refused.
         unsafe {
             let mut token = stack::set(self.scope.as_ptr().cast());
-            let answer = self.function.bind(python).call(arguments, named);
+            let answer = calls::object(self.function.bind(python), arguments.clone(), named);
             if !token.is_null() {
                 let variable = stack::VARIABLE.load(std::sync::atomic::Ordering::Relaxed);
                 if ffi::PyContextVar_Reset(variable, token) < 0 {
@@ -171,7 +174,7 @@ impl Carried {
     }
 
     fn __getattr__<'py>(&self, python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        self.function.bind(python).getattr(name)
+        calls::get(self.function.bind(python), &PyString::new(python, name))
     }
 
     fn __repr__(&self, python: Python<'_>) -> PyResult<String> {

@@ -4,7 +4,12 @@ use std::{ffi::OsString, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use kastor::{Builder, Sampler, Telemetry, raw};
 use kastor_export::capture::Capture;
-use pyo3::{exceptions::PyValueError, ffi, prelude::*, types::PyTuple};
+use pyo3::{
+    exceptions::PyValueError,
+    ffi,
+    prelude::*,
+    types::{PyString, PyTuple},
+};
 
 use super::{
     clock::MockClock,
@@ -13,6 +18,7 @@ use super::{
 };
 use crate::{
     hot::{
+        calls,
         context::{self, Settings},
         disabled,
         object::Owned,
@@ -201,7 +207,7 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
 
 /// Whether a reporter has a method. What its attributes raise is no method; what is no `Exception` goes on.
 fn has(reporter: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
-    match reporter.getattr(method) {
+    match calls::get(reporter, &PyString::new(reporter.py(), method)) {
         Ok(method) => Ok(method.is_callable()),
         Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(reporter.py()) => Ok(false),
         Err(error) => Err(error),

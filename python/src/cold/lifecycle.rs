@@ -6,19 +6,23 @@
 //! - Children that `multiprocessing` forks skip the interpreter's exit hooks: they flush by a finalizer.
 
 use std::{
+    ffi::{c_int, c_void},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use kastor::{Deadline, Telemetry, raw};
 use pyo3::{
-    ffi,
+    ffi, intern,
     prelude::*,
     types::{PyDict, PyTuple},
 };
 
 use super::{contexts::enabled, flushed::Flushed, logging};
-use crate::{hot::context, reporters};
+use crate::{
+    hot::{calls, context},
+    reporters,
+};
 
 /// What idle threads may take to end before a fork.
 const FORK_BUDGET: Duration = Duration::from_millis(50);
@@ -80,10 +84,29 @@ pub(crate) fn _before_fork() {
     raw::rest(FORK_BUDGET);
 }
 
-/// Threads start again.
+/// Threads start again. CPython 3.13.0 warns of those that start before the fork has returned.
 #[pyfunction]
-pub(crate) fn _after_fork_in_parent() {
+pub(crate) fn _after_fork_in_parent(python: Python<'_>) -> PyResult<()> {
+    if cfg!(all(Py_3_13, not(Py_3_14))) && is_main_thread(python)? {
+        // SAFETY: a function that may be called at any time; the main thread calls it as soon as it runs Python code again.
+        if unsafe { ffi::Py_AddPendingCall(Some(wake), std::ptr::null_mut()) } == 0 {
+            return Ok(());
+        }
+    }
     raw::wake();
+    Ok(())
+}
+
+extern "C" fn wake(_: *mut c_void) -> c_int {
+    raw::wake();
+    0
+}
+
+fn is_main_thread(python: Python<'_>) -> PyResult<bool> {
+    let threading = python.import("threading")?;
+    let nothing = || PyTuple::empty(python);
+    let main = calls::object(&threading.getattr("main_thread")?, nothing(), None)?;
+    calls::get(&main, intern!(python, "ident"))?.eq(threading.getattr("get_ident")?.call0()?)
 }
 
 /// Nothing is logged here and nobody waited for: other threads' locks may be held for ever.

@@ -11,6 +11,8 @@ use std::{
 use log::{Level, Log, Metadata, Record};
 use pyo3::{PyErr, Python, exceptions::PyException, ffi, prelude::*, types::PyDict};
 
+use crate::hot::calls;
+
 /// Lines that wait; later ones are counted.
 const MAX_WAITING: usize = 100;
 
@@ -36,7 +38,7 @@ impl Log for Bridge {
             Some(python) => {
                 let ask = |python: Python<'_>| -> PyResult<bool> {
                     let logger = logger(python, metadata.target())?;
-                    logger.call_method1("isEnabledFor", (level_number(metadata.level()),))?.extract()
+                    calls::object(&logger.getattr("isEnabledFor")?, (level_number(metadata.level()),), None)?.extract()
                 };
                 contained(python, ask).unwrap_or(false)
             }
@@ -85,7 +87,7 @@ fn contained<R>(python: Python<'_>, f: impl FnOnce(Python<'_>) -> PyResult<R>) -
 }
 
 fn logger<'py>(python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    python.import("logging")?.call_method1("getLogger", (name,))
+    calls::object(&python.import("logging")?.getattr("getLogger")?, (name,), None)
 }
 
 fn level_number(level: Level) -> u8 {
@@ -98,7 +100,7 @@ fn level_number(level: Level) -> u8 {
 }
 
 fn emit(python: Python<'_>, (level, target, text): &(Level, String, String)) -> PyResult<()> {
-    logger(python, target)?.call_method1("log", (level_number(*level), "%s", text))?;
+    calls::object(&logger(python, target)?.getattr("log")?, (level_number(*level), "%s", text), None)?;
     Ok(())
 }
 
@@ -126,20 +128,20 @@ pub(crate) fn forget() {
 
 /// Logs a warning.
 pub(crate) fn warn(python: Python<'_>, message: &str) -> PyResult<()> {
-    logger(python, "kastor")?.call_method1("warning", ("%s", message))?;
+    calls::object(&logger(python, "kastor")?.getattr("warning")?, ("%s", message), None)?;
     Ok(())
 }
 
 /// Logs a failure, with its traceback or without. Returns what the program's logging raised that is no `Exception`.
 pub(crate) fn error(python: Python<'_>, message: &str, error: &PyErr, with_traceback: bool) -> Option<PyErr> {
     let log = || -> PyResult<()> {
-        let logger = logger(python, "kastor")?;
+        let log = logger(python, "kastor")?.getattr("error")?;
         let arguments = PyDict::new(python);
         if with_traceback {
             arguments.set_item("exc_info", error.value(python))?;
-            logger.call_method("error", ("%s", message), Some(&arguments))?;
+            calls::object(&log, ("%s", message), Some(&arguments))?;
         } else {
-            logger.call_method1("error", ("%s: %r", message, error.value(python)))?;
+            calls::object(&log, ("%s: %r", message, error.value(python)), None)?;
         }
         Ok(())
     };

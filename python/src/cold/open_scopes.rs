@@ -5,9 +5,14 @@
 use std::collections::HashMap;
 
 use kastor::raw;
-use pyo3::{intern, prelude::*, types::PyList};
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyList, PyTuple},
+};
 
 use crate::hot::{
+    calls,
     cell::{self, Cell, flag},
     context::owner,
     texts,
@@ -71,10 +76,11 @@ pub(crate) fn open_scopes(python: Python<'_>) -> PyResult<Vec<OpenScope>> {
 
 fn thread_names(python: Python<'_>) -> PyResult<HashMap<u64, String>> {
     let mut names = HashMap::new();
-    for thread in python.import(intern!(python, "threading"))?.call_method0(intern!(python, "enumerate"))?.try_iter()? {
+    let enumerate = python.import(intern!(python, "threading"))?.getattr(intern!(python, "enumerate"))?;
+    for thread in calls::object(&enumerate, PyTuple::empty(python), None)?.try_iter()? {
         let thread = thread?;
-        if let Ok(id) = thread.getattr(intern!(python, "native_id"))?.extract() {
-            names.insert(id, thread.getattr(intern!(python, "name"))?.extract()?);
+        if let Ok(id) = calls::get(&thread, intern!(python, "native_id"))?.extract() {
+            names.insert(id, calls::get(&thread, intern!(python, "name"))?.extract()?);
         }
     }
     Ok(names)

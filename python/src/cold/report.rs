@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 
+use crate::hot::calls;
+
 /// What a context has aggregated up to one moment.
 #[pyclass(module = "kastor._native", frozen)]
 pub(crate) struct Report {
@@ -24,7 +26,7 @@ impl Report {
 
     /// `{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say.
     fn as_dict<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        python.import("json")?.call_method1("loads", (self.report.to_json(),))
+        calls::object(&python.import("json")?.getattr("loads")?, (self.report.to_json(),), None)
     }
 
     /// The figures of the scopes of one path, as in `as_dict`; None if none closed under it.

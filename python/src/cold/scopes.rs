@@ -7,34 +7,42 @@ use pyo3::{exceptions::PyTypeError, ffi, prelude::*, types::PyDict};
 
 use super::{attach, contexts::add_method};
 use crate::hot::{
-    cell::{self, Cell, Extra, PointEvent, flag},
+    cell::{self, Cell, Late, PointEvent, flag},
     context::owner,
-    object::{Owned, lossy_text},
+    object::{Owned, locked, lossy_text},
     scope, value,
 };
 
 /// Attributes that one scope keeps; records keep fewer.
 const MAX_KEPT: usize = 1 << 10;
 
-/// The cell that is meant: the scope, or the one that it stands for after it was entered again. Held by the object.
-fn cell_of(object: &Bound<'_, PyAny>) -> PyResult<*mut Cell> {
+/// The scope that is meant: the object, or the one that it stands for after it was entered again.
+fn meant<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if object.get_type_ptr() != cell::TYPE.load(Relaxed) {
         return Err(PyTypeError::new_err("expected a kastor scope"));
     }
     let cell = object.as_ptr().cast::<Cell>();
-    // SAFETY: the type says what it is, and the object is held.
-    unsafe {
-        let inner = (*cell).token().cast::<Cell>();
-        Ok(if (*cell).state() == flag::PASSING && !inner.is_null() { inner } else { cell })
-    }
+    // SAFETY: the type says what it is, and the object is held; with its lock nobody takes away what it stands for.
+    let inner = unsafe {
+        locked(object.as_ptr(), || {
+            let inner = if (*cell).state() == flag::PASSING { (*cell).token() } else { std::ptr::null_mut() };
+            Bound::from_borrowed_ptr_or_opt(object.py(), inner)
+        })
+    };
+    Ok(inner.unwrap_or_else(|| object.clone()))
 }
 
-/// Changes what a scope carries, unless it is closed already.
-fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Extra)) -> PyResult<()> {
-    // SAFETY: held by the object; `f` calls no code of the program, so nobody else looks at the cell meanwhile.
-    let cell = unsafe { &mut *cell_of(object)? };
-    if matches!(cell.state(), flag::FRESH | flag::OPEN) && !cell.has(flag::ANCHOR | flag::STAND_IN) {
-        f(cell.make_rich());
+/// Changes what is attached to a scope, unless it is closed already. `f` calls no code of the program.
+fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Late)) -> PyResult<()> {
+    let object = meant(object)?;
+    // SAFETY: a scope, which is held; while its lock is nobody else looks at what is attached.
+    unsafe {
+        locked(object.as_ptr(), || {
+            let cell = &mut *object.as_ptr().cast::<Cell>();
+            if matches!(cell.state(), flag::FRESH | flag::OPEN) && !cell.has(flag::ANCHOR | flag::STAND_IN) {
+                cell.make_rich().change_late(f);
+            }
+        });
     }
     Ok(())
 }
@@ -45,16 +53,16 @@ fn change(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut Extra)) -> PyResult<()>
 pub(crate) fn set(this: &Bound<'_, PyAny>, attributes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let pairs = pairs(attributes);
     let mut replaced = Vec::new();
-    change(this, |rich| {
+    change(this, |late| {
         for (key, value) in pairs {
             // SAFETY: keyword names are `str`s; the thread is attached.
             let is_same = |known: &Owned| unsafe { lossy_text(known.as_ptr()) == lossy_text(key.as_ptr()) };
             let is_it = |known: &Owned| known.as_ptr() == key.as_ptr() || is_same(known);
-            let at = rich.late.iter().position(|(known, _)| is_it(known));
-            let has_room = rich.late.len() < MAX_KEPT;
-            match at.and_then(|at| rich.late.get_mut(at)) {
+            let at = late.attributes.iter().position(|(known, _)| is_it(known));
+            let has_room = late.attributes.len() < MAX_KEPT;
+            match at.and_then(|at| late.attributes.get_mut(at)) {
                 Some((_, known)) => replaced.push(std::mem::replace(known, value)),
-                None if has_room => rich.late.push((key, value)),
+                None if has_room => late.attributes.push((key, value)),
                 None => replaced.push(value),
             }
         }
@@ -70,8 +78,9 @@ pub(crate) fn event(
     name: &Bound<'_, PyAny>,
     attributes: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<()> {
-    // SAFETY: held by the object.
-    let context = owner(unsafe { (*cell_of(this)?).owner });
+    let scope = meant(this)?;
+    // SAFETY: a scope, which is held.
+    let context = owner(unsafe { (*scope.as_ptr().cast::<Cell>()).owner });
     if context.is_null() {
         return Ok(());
     }
@@ -86,9 +95,9 @@ pub(crate) fn event(
     };
     let event = PointEvent { name: raw::name(&text), tick, attributes: pairs(attributes) };
     let mut event = Some(event);
-    change(this, |rich| {
-        if rich.events.len() < MAX_KEPT {
-            rich.events.extend(event.take());
+    change(this, |late| {
+        if late.events.len() < MAX_KEPT {
+            late.events.extend(event.take());
         }
     })
 }
@@ -99,9 +108,9 @@ pub(crate) fn event(
 pub(crate) fn link(this: &Bound<'_, PyAny>, traceparent: &Bound<'_, PyAny>) -> PyResult<()> {
     let parsed = traceparent.extract::<String>().ok().and_then(|text| TraceParent::parse(&text).ok());
     let Some(parsed) = parsed else { return Ok(()) };
-    change(this, |rich| {
-        if rich.links.len() < MAX_KEPT {
-            rich.links.push(Carrier::from_trace_parent(&parsed));
+    change(this, |late| {
+        if late.links.len() < MAX_KEPT {
+            late.links.push(Carrier::from_trace_parent(&parsed));
         }
     })
 }
@@ -120,22 +129,23 @@ pub(crate) fn fail(this: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResul
             value::class_name(ffi::Py_TYPE(error.as_ptr()).cast())
         }
     };
-    change(this, |rich| rich.error = Some(text))
+    change(this, |late| late.error = Some(text))
 }
 
 /// Lets the scope close without an event.
 #[pyfunction]
 #[pyo3(text_signature = "(self)")]
 pub(crate) fn discard(this: &Bound<'_, PyAny>) -> PyResult<()> {
-    change(this, |rich| rich.is_discarded = true)
+    change(this, |late| late.is_discarded = true)
 }
 
 /// The scope's traceparent while it is open, for another process; None before and after.
 #[pyfunction]
 #[pyo3(text_signature = "(self)")]
 pub(crate) fn traceparent(this: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
-    let cell = cell_of(this)?;
-    // SAFETY: held by the object, and no stand-in: those are never handed out.
+    let scope = meant(this)?;
+    let cell = scope.as_ptr().cast::<Cell>();
+    // SAFETY: a scope, which is held, and no stand-in: those are never handed out.
     unsafe {
         if (*cell).state() != flag::OPEN {
             return Ok(None);
@@ -147,9 +157,9 @@ pub(crate) fn traceparent(this: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
 /// A new scope of the same context, name and metadata.
 #[pyfunction]
 pub(crate) fn _copy<'py>(scope: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let cell = cell_of(scope)?;
+    let scope = meant(scope)?;
     // SAFETY: a scope that is held; the answer is a new reference or null with an error.
-    unsafe { Bound::from_owned_ptr_or_err(scope.py(), scope::copy(cell)) }
+    unsafe { Bound::from_owned_ptr_or_err(scope.py(), scope::copy(scope.as_ptr().cast())) }
 }
 
 fn pairs(attributes: Option<&Bound<'_, PyDict>>) -> Vec<(Owned, Owned)> {

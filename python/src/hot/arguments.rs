@@ -4,7 +4,10 @@ use std::ptr;
 
 use pyo3::ffi::{self, PyObject};
 
-use super::object::{items, new_ref};
+use super::{
+    calls::give_back,
+    object::{items, new_ref},
+};
 
 /// Keyword arguments as they were given: the call site's tuple of names, and the values.
 #[repr(C)]
@@ -71,10 +74,8 @@ pub(crate) unsafe fn free_arguments(arguments: *mut Arguments) {
     // SAFETY: as the caller says; each reference was taken in `new_arguments`.
     unsafe {
         let (keys, values) = values_of(arguments);
-        for value in values.iter().rev() {
-            ffi::Py_DECREF(*value);
-        }
         let len = values.len();
+        values.iter().rev().for_each(|value| give_back(*value));
         ffi::Py_DECREF(keys);
         block::free(arguments.cast(), len);
     }
@@ -92,7 +93,7 @@ mod block {
     pub(super) unsafe fn allocate(values: usize) -> *mut c_void {
         // SAFETY: as the caller says.
         unsafe {
-            #[cfg(not(Py_GIL_DISABLED))]
+            #[cfg(not(free_threaded))]
             if let Some(block) = kept::take(values) {
                 return block;
             }
@@ -106,7 +107,7 @@ mod block {
     pub(super) unsafe fn free(block: *mut c_void, values: usize) {
         // SAFETY: as the caller says.
         unsafe {
-            #[cfg(not(Py_GIL_DISABLED))]
+            #[cfg(not(free_threaded))]
             if kept::give(block, values) {
                 return;
             }
@@ -115,7 +116,7 @@ mod block {
         }
     }
 
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(not(free_threaded))]
     mod kept {
         use std::{cell::UnsafeCell, ffi::c_void, ptr};
 

@@ -22,9 +22,12 @@
 //! Freeing is a loop with a list of what waits, not recursion: a chain of a million cells needs no stack.
 
 use std::{
-    cell::Cell as Place,
+    cell::{Cell as Place, UnsafeCell},
     ptr,
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicPtr, AtomicU32,
+        Ordering::{self, Relaxed},
+    },
 };
 
 use kastor::{
@@ -44,7 +47,7 @@ pub(crate) struct Cell {
     pub(crate) head: PyObject,
     pub(crate) call: Option<ffi::vectorcallfunc>,
     pub(crate) below: *mut Cell,
-    pub(crate) token: *mut PyObject,
+    token: AtomicPtr<PyObject>,
     pub(crate) extra: *mut (),
     pub(crate) start: u64,
     pub(crate) named: Named,
@@ -55,6 +58,9 @@ pub(crate) struct Cell {
     pub(crate) owner: u16,
     pub(crate) epoch: u16,
 }
+
+/// With the GIL everything that one thread wrote is there for the next.
+const READ: Ordering = if cfg!(free_threaded) { Ordering::Acquire } else { Relaxed };
 
 const _: () = assert!(size_of::<usize>() != 8 || cfg!(Py_GIL_DISABLED) || size_of::<Cell>() == 80);
 
@@ -98,13 +104,40 @@ pub(crate) struct Extra {
     /// The name, where the interned one is not the whole.
     pub(crate) name: Option<Owned>,
     pub(crate) foreign: Option<Foreign>,
-    /// Attributes that were set while it was open: the last of a key counts.
-    pub(crate) late: Vec<(Owned, Owned)>,
+    pub(crate) late: UnsafeCell<Late>,
+}
+
+/// What is attached to a scope while it is open, by the holder of its lock alone. A closed scope's does not change.
+#[derive(Default)]
+pub(crate) struct Late {
+    /// The last of a key counts.
+    pub(crate) attributes: Vec<(Owned, Owned)>,
     pub(crate) events: Vec<PointEvent>,
     pub(crate) links: Vec<Carrier>,
     /// The error type, if the program said that it failed.
     pub(crate) error: Option<String>,
     pub(crate) is_discarded: bool,
+}
+
+impl Extra {
+    /// What was attached.
+    ///
+    /// # Safety
+    /// The scope is closed, or nothing else has the thread attached meanwhile; [`change_late`](Self::change_late) does not
+    /// run.
+    pub(crate) unsafe fn late(&self) -> &Late {
+        // SAFETY: as the caller says.
+        unsafe { &*self.late.get() }
+    }
+
+    /// Changes what is attached.
+    ///
+    /// # Safety
+    /// The scope is fresh or open, and its lock is held; `f` runs no code of the program.
+    pub(crate) unsafe fn change_late(&self, f: impl FnOnce(&mut Late)) {
+        // SAFETY: as the caller says: nobody else looks at it.
+        f(unsafe { &mut *self.late.get() });
+    }
 }
 
 /// The ids of a scope whose trace was begun elsewhere.
@@ -124,12 +157,12 @@ pub(crate) struct PointEvent {
 impl Cell {
     #[inline(always)]
     pub(crate) fn has(&self, flags: u32) -> bool {
-        self.word.load(Relaxed) & flags != 0
+        self.word.load(READ) & flags != 0
     }
 
     #[inline(always)]
     pub(crate) fn state(&self) -> u32 {
-        self.word.load(Relaxed) & flag::STATE
+        self.word.load(READ) & flag::STATE
     }
 
     /// Number of scopes above it in its path.
@@ -146,10 +179,10 @@ impl Cell {
 
     #[inline(always)]
     pub(crate) fn set_flags(&self, flags: u32) {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         self.word.store(self.word.load(Relaxed) | flags, Relaxed);
-        #[cfg(Py_GIL_DISABLED)]
-        self.word.fetch_or(flags, Relaxed);
+        #[cfg(free_threaded)]
+        self.word.fetch_or(flags, Ordering::Release);
     }
 
     #[inline(always)]
@@ -162,15 +195,17 @@ impl Cell {
     pub(crate) fn change_state(&self, from: u32, to: u32) -> bool {
         let word = self.word.load(Relaxed);
         let is_from = word & flag::STATE == from;
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         if is_from {
             self.word.store(word & !flag::STATE | to, Relaxed);
         }
-        #[cfg(Py_GIL_DISABLED)]
+        #[cfg(free_threaded)]
         let is_from = is_from
             && self
                 .word
-                .fetch_update(Relaxed, Relaxed, |word| (word & flag::STATE == from).then_some(word & !flag::STATE | to))
+                .fetch_update(Ordering::AcqRel, Relaxed, |word| {
+                    (word & flag::STATE == from).then_some(word & !flag::STATE | to)
+                })
                 .is_ok();
         is_from
     }
@@ -190,7 +225,35 @@ impl Cell {
     /// The token, or the scope that this one stands for; null if there is none.
     #[inline(always)]
     pub(crate) fn token(&self) -> *mut PyObject {
-        if self.token as usize & 1 == 0 { self.token } else { ptr::null_mut() }
+        let token = self.token.load(Relaxed);
+        if token as usize & 1 == 0 { token } else { ptr::null_mut() }
+    }
+
+    /// Whether nothing stands in the token's place, not even a name.
+    #[inline(always)]
+    pub(crate) fn has_room_for_token(&self) -> bool {
+        self.token.load(Relaxed).is_null()
+    }
+
+    /// Puts an owned reference into the token's place.
+    #[inline(always)]
+    pub(crate) fn set_token(&self, token: *mut PyObject) {
+        self.token.store(token, Relaxed);
+    }
+
+    /// The token, with its reference, which the cell has no more; null if there is none.
+    #[inline(always)]
+    pub(crate) fn take_token(&self) -> *mut PyObject {
+        let token = self.token();
+        if token.is_null() {
+            return token;
+        }
+        #[cfg(not(free_threaded))]
+        self.token.store(ptr::null_mut(), Relaxed);
+        // A scope may be left by one thread while the one that opened it enters the next.
+        #[cfg(free_threaded)]
+        let token = self.token.swap(ptr::null_mut(), Ordering::AcqRel);
+        token
     }
 
     /// Gives the token back, if there is one.
@@ -198,21 +261,19 @@ impl Cell {
     /// # Safety
     /// The thread is attached.
     #[inline(always)]
-    pub(crate) unsafe fn clear_token(&mut self) {
-        if self.token as usize & 1 == 0 {
-            // SAFETY: null, or owned by this cell.
-            unsafe { clear(&mut self.token) };
-        }
+    pub(crate) unsafe fn clear_token(&self) {
+        // SAFETY: null, or owned by nobody else now.
+        unsafe { clear(&mut self.take_token()) };
     }
 
     /// Keeps the name in the token's place, for the texts of paths that are not interned whole.
-    pub(crate) fn keep_name(&mut self, name: Name) {
-        self.token = ((raw::name_index(name) as usize) << 1 | 1) as *mut PyObject;
+    pub(crate) fn keep_name(&self, name: Name) {
+        self.set_token(((raw::name_index(name) as usize) << 1 | 1) as *mut PyObject);
     }
 
     /// The last name, as it is interned.
     pub(crate) fn name(&self) -> Name {
-        let token = self.token as usize;
+        let token = self.token.load(Relaxed) as usize;
         if token & 1 == 0 { self.path().name() } else { raw::name_at((token >> 1) as u32) }
     }
 
@@ -292,7 +353,7 @@ unsafe extern "C" {
     fn _Py_NewReference(object: *mut PyObject);
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 mod free {
     use std::{cell::UnsafeCell, ptr};
 
@@ -347,7 +408,7 @@ mod free {
 pub(crate) unsafe fn allocate() -> *mut Cell {
     // SAFETY: as the caller says; what the list holds is an unused cell of the type.
     unsafe {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         if let Some(cell) = free::take() {
             _Py_NewReference(cell.cast());
             return cell;
@@ -376,7 +437,7 @@ pub(crate) unsafe fn fill(cell: *mut Cell, parts: Parts) {
     unsafe {
         (&raw mut (*cell).call).write(Some(super::scope::call));
         (&raw mut (*cell).below).write(parts.below);
-        (&raw mut (*cell).token).write(ptr::null_mut());
+        (&raw mut (*cell).token).write(AtomicPtr::new(ptr::null_mut()));
         (&raw mut (*cell).extra).write(parts.extra);
         (&raw mut (*cell).start).write(0);
         (&raw mut (*cell).named).write(parts.named);
@@ -447,10 +508,10 @@ unsafe fn free_cell(cell: *mut Cell) {
 
 #[inline(always)]
 unsafe fn keep(cell: *mut Cell) -> bool {
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(not(free_threaded))]
     // SAFETY: the GIL is held, and nobody uses the cell.
     return unsafe { free::give(cell) };
-    #[cfg(Py_GIL_DISABLED)]
+    #[cfg(free_threaded)]
     {
         let _ = cell;
         false
@@ -513,7 +574,8 @@ pub(crate) unsafe extern "C" fn traverse(
             result = if result == 0 { seen(*value) } else { result };
         }
         if let Some(rich) = (*cell).rich() {
-            let attributes = rich.events.iter().flat_map(|event| &event.attributes).chain(&rich.late);
+            let late = rich.late();
+            let attributes = late.events.iter().flat_map(|event| &event.attributes).chain(&late.attributes);
             for (_, value) in attributes {
                 result = if result == 0 { seen(value.as_ptr()) } else { result };
             }

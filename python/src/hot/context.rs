@@ -2,10 +2,11 @@
 
 use std::{
     cell::UnsafeCell,
+    collections::BTreeMap,
     mem::ManuallyDrop,
     ptr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed},
     },
 };
@@ -57,7 +58,7 @@ impl Context {
     /// The line from ticks to time, fresh enough for this one.
     #[inline]
     pub(crate) fn timeline(&self, tick: u64) -> Option<Timeline> {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         // SAFETY: the GIL is held by everyone who comes by here, and nothing below runs code of the program.
         unsafe {
             if let (Some(line), until) = *self.line.get() {
@@ -74,7 +75,7 @@ impl Context {
             }
             Some(line)
         }
-        #[cfg(Py_GIL_DISABLED)]
+        #[cfg(free_threaded)]
         raw::timeline(&self.telemetry, tick)
     }
 }
@@ -90,8 +91,10 @@ pub(crate) struct Settings {
 }
 
 /// How long a line is fresh enough, as in the core.
+#[cfg(not(free_threaded))]
 const FRESH_NS: f64 = 1e9;
 /// Below this distance from its making a context's line is not kept.
+#[cfg(not(free_threaded))]
 const SHORT_BASELINE_NS: u64 = 200_000_000;
 
 /// The type; set when the module is made.
@@ -99,8 +102,20 @@ pub(crate) static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_
 
 /// All contexts, by number. Zero is nobody's.
 static ALL: [AtomicPtr<Context>; 1 << 16] = [const { AtomicPtr::new(ptr::null_mut()) }; 1 << 16];
-/// Numbers that are free below the first that was never used.
-static FREE: Mutex<(Vec<u16>, u16)> = Mutex::new((Vec::new(), 1));
+/// Which numbers are taken. Nothing runs code of the program, or gives up the GIL, while this is locked.
+static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { free: Vec::new(), next: 1, alive: BTreeMap::new() });
+
+struct Numbers {
+    /// Below `next`, the first that was never used.
+    free: Vec<u16>,
+    next: u16,
+    /// Weak references to the contexts: what a number leads to may be on its way to be freed.
+    alive: BTreeMap<u16, Owned>,
+}
+
+fn numbers() -> MutexGuard<'static, Numbers> {
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The context with a number; null for zero.
 #[inline(always)]
@@ -110,8 +125,16 @@ pub(crate) fn owner(number: u16) -> *mut Context {
 
 /// All contexts that are alive, each a new reference.
 pub(crate) fn all() -> Vec<Owned> {
-    // SAFETY: a context takes itself out before it is freed, with the thread attached as here.
-    ALL.iter().filter_map(|context| unsafe { Owned::share(context.load(Relaxed).cast()) }).collect()
+    let weak: Vec<Owned> = numbers().alive.values().cloned().collect();
+    let contexts = weak.iter().filter_map(|weak| {
+        let mut context = ptr::null_mut();
+        // SAFETY: weak references, which are held; the thread is attached. The answer is a new reference, or null.
+        unsafe {
+            ffi::compat::PyWeakref_GetRef(weak.as_ptr(), &raw mut context);
+            Owned::take(context)
+        }
+    });
+    contexts.collect()
 }
 
 /// A new context; null, with an error set, if there are 65,535 already.
@@ -120,10 +143,10 @@ pub(crate) fn all() -> Vec<Owned> {
 /// The thread is attached, and the module is made.
 pub(crate) unsafe fn new(settings: Settings) -> *mut PyObject {
     let number = {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.0.pop().or_else(|| {
-            let next = free.1;
-            free.1 = next.checked_add(1)?;
+        let mut numbers = numbers();
+        numbers.free.pop().or_else(|| {
+            let next = numbers.next;
+            numbers.next = next.checked_add(1)?;
             Some(next)
         })
     };
@@ -134,7 +157,7 @@ pub(crate) unsafe fn new(settings: Settings) -> *mut PyObject {
             ffi::PyErr_SetString(ffi::PyExc_RuntimeError, message.as_ptr());
             return ptr::null_mut();
         };
-        let context = ffi::PyObject_GC_New::<Context>(TYPE.load(Relaxed));
+        let mut context = ffi::PyObject_GC_New::<Context>(TYPE.load(Relaxed));
         if context.is_null() {
             return context.cast();
         }
@@ -160,6 +183,10 @@ pub(crate) unsafe fn new(settings: Settings) -> *mut PyObject {
             place.store(context, Relaxed);
         }
         ffi::PyObject_GC_Track(context.cast());
+        match Owned::take(ffi::PyWeakref_NewRef(context.cast(), ptr::null_mut())) {
+            Some(weak) => drop(numbers().alive.insert(number, weak)),
+            None => super::object::clear(&mut context),
+        }
         context.cast()
     }
 }
@@ -180,7 +207,12 @@ pub(crate) unsafe extern "C" fn dealloc(object: *mut PyObject) {
         ManuallyDrop::drop(&mut (*context).telemetry);
         ManuallyDrop::drop(&mut (*context).reporters);
         ManuallyDrop::drop(&mut (*context).native);
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).0.push(number);
+        let weak = {
+            let mut numbers = numbers();
+            numbers.free.push(number);
+            numbers.alive.remove(&number)
+        };
+        drop(weak);
         let class = ffi::Py_TYPE(object);
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());

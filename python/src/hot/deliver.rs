@@ -22,6 +22,7 @@ use pyo3::{
 
 use super::{
     arguments::values_of,
+    calls,
     cell::{Cell, Extra},
     context::Context,
     keys::{self, ERROR_TYPE, Keys, Kind},
@@ -105,19 +106,17 @@ impl Values {
     #[inline(always)]
     unsafe fn put(&mut self, at: usize, object: *mut PyObject) {
         if let Some(place) = self.all().get_mut(at) {
-            let mut old = std::mem::replace(place, object);
             // SAFETY: null or owned.
-            unsafe { clear(&mut old) };
+            unsafe { calls::give_back(std::mem::replace(place, object)) };
         }
     }
 }
 
 impl Drop for Values {
     fn drop(&mut self) {
-        for object in self.all().iter().skip(Self::HEAD) {
-            // SAFETY: null or owned; the thread is attached, as it was when they were put here. None is used after this.
-            unsafe { ffi::Py_XDECREF(*object) };
-        }
+        let all = self.all().iter().skip(Self::HEAD);
+        // SAFETY: null or owned; the thread is attached, as it was when they were put here. None is used after this.
+        all.for_each(|object| unsafe { calls::give_back(*object) });
     }
 }
 
@@ -145,7 +144,7 @@ unsafe fn timing_for_some(context: &Context, cell: *mut Cell, end: u64, error: O
             let rich = (*cell).rich();
             let Some(keys) = keys::find(arguments.0, Kind::Timing) else { return true };
             let is_usual = error.is_none() && keys.are_behind && arguments.1.len() <= usual::MAX_OWN;
-            if is_usual && rich.is_none_or(|rich| rich.late.is_empty()) {
+            if is_usual && rich.is_none_or(|rich| rich.late().attributes.is_empty()) {
                 return usual::timing(context, cell, &times, (&keys, arguments.1), is_serving);
             }
             let [duration, monotonic, monotonic_end, wall, wall_end] = times.seconds();
@@ -248,7 +247,7 @@ unsafe fn serve(context: &Context, is_serving: &Place<bool>, event: Event<'_>) -
     unsafe {
         let (keys, given) = event.arguments;
         let found = keys::find(keys, event.kind);
-        let late = event.rich.map_or(&[][..], |rich| &rich.late);
+        let late = event.rich.map_or(&[][..], |rich| &rich.late().attributes);
         let mut values = Values::none();
         // What holds the names while reporters run: they may make the table forget them.
         let mut own = None;
@@ -345,7 +344,7 @@ unsafe fn give_back(event: &Event<'_>) {
     // SAFETY: null or owned by the event, which nobody uses any more.
     unsafe {
         let own = [event.first.0, event.first.1].into_iter().chain(event.built_in.iter().copied());
-        own.for_each(|object| ffi::Py_XDECREF(object));
+        own.for_each(|object| calls::give_back(object));
     }
 }
 

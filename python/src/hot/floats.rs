@@ -64,7 +64,7 @@ impl Numbers {
     }
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 mod kept {
     use std::{cell::UnsafeCell, ptr};
 
@@ -97,7 +97,7 @@ mod kept {
     }
 }
 
-#[cfg(Py_GIL_DISABLED)]
+#[cfg(free_threaded)]
 mod kept {
     use super::{COUNT, PyObject, ptr};
 

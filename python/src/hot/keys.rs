@@ -65,7 +65,6 @@ pub(crate) struct Keys {
     pub(crate) are_behind: bool,
     /// The keys themselves, with another name where their own is the method's.
     pub(crate) texts: Box<[Owned]>,
-    pub(crate) kind: Kind,
 }
 
 impl Keys {
@@ -107,7 +106,6 @@ impl Keys {
             are_behind: places.iter().copied().eq(kind.built_in().len()..kind.built_in().len() + places.len()),
             places: places.into(),
             texts: texts.into_iter().map(|(object, _)| object).collect(),
-            kind,
         })
     }
 }
@@ -125,10 +123,10 @@ pub(crate) fn interned(text: &str) -> Option<Owned> {
 }
 
 /// What follows from keyword names is shared by their call sites.
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 pub(crate) type Shared<T> = std::rc::Rc<T>;
 /// What follows from keyword names is shared by their call sites.
-#[cfg(Py_GIL_DISABLED)]
+#[cfg(free_threaded)]
 pub(crate) type Shared<T> = std::sync::Arc<T>;
 
 /// A new tuple of these.
@@ -155,14 +153,14 @@ pub(crate) fn tuple(all: Vec<Owned>) -> Option<Owned> {
 pub(crate) unsafe fn find(keys: *mut PyObject, kind: Kind) -> Option<Shared<Keys>> {
     // SAFETY: as the caller says.
     unsafe {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         return table::find(keys, kind);
-        #[cfg(Py_GIL_DISABLED)]
+        #[cfg(free_threaded)]
         Keys::new(keys, kind).map(Shared::new)
     }
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 mod table {
     use std::{cell::UnsafeCell, collections::HashMap};
 
@@ -184,6 +182,7 @@ mod table {
     struct Slot {
         /// Holds the address; none is the empty tuple's.
         tuple: Option<Owned>,
+        kind: Kind,
         keys: Shared<Keys>,
     }
 
@@ -208,7 +207,7 @@ mod table {
             (&*TABLE.0.get()).as_ref().and_then(|table| {
                 let slot = table.slots.get(place(keys, kind))?.as_ref()?;
                 let address = slot.tuple.as_ref().map_or(std::ptr::null_mut(), Owned::as_ptr);
-                (address == keys && slot.keys.kind == kind).then(|| Shared::clone(&slot.keys))
+                (address == keys && slot.kind == kind).then(|| Shared::clone(&slot.keys))
             })
         };
         // SAFETY: as above.
@@ -245,7 +244,7 @@ mod table {
                 table.known.insert(content, Shared::clone(&made));
             }
             let slot = table.slots.get_mut(place(keys, kind));
-            let old = slot.and_then(|slot| slot.replace(Slot { tuple, keys: Shared::clone(&made) }));
+            let old = slot.and_then(|slot| slot.replace(Slot { tuple, kind, keys: Shared::clone(&made) }));
             drop((forgotten, old));
             Some(made)
         }

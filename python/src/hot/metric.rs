@@ -309,7 +309,7 @@ mod sites {
         sync::{Mutex, PoisonError},
     };
 
-    use super::{Instrument, Keys, MetricType, Name, Owned, PyObject, Shared, Site, keys, names};
+    use super::{Instrument, Keys, MetricType, Name, PyObject, Shared, Site, keys, names};
     use crate::hot::keys::Kind;
 
     /// Instruments that remember their series; further ones look it up each time.
@@ -338,7 +338,7 @@ mod sites {
     pub(super) unsafe fn find(name: *mut PyObject, keys: *mut PyObject, metric_type: MetricType) -> Option<Site> {
         // SAFETY: as the caller says.
         unsafe {
-            #[cfg(not(Py_GIL_DISABLED))]
+            #[cfg(not(free_threaded))]
             if let Some(site) = table::find(name, keys, metric_type) {
                 return Some(site);
             }
@@ -361,19 +361,20 @@ mod sites {
             }
             let instrument = instrument(known.name, metric_type);
             let site = Site { instrument, is_recommended: known.is_recommended, keys: labels };
-            #[cfg(not(Py_GIL_DISABLED))]
+            #[cfg(not(free_threaded))]
             table::keep(name, keys, metric_type, &site);
             Some(site)
         }
     }
 
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(not(free_threaded))]
     mod table {
         use std::cell::UnsafeCell;
 
         use pyo3::ffi;
 
-        use super::{MetricType, Owned, PyObject, Site};
+        use super::{MetricType, PyObject, Site};
+        use crate::hot::object::Owned;
 
         /// A power of two.
         const SLOTS: usize = 1 << 10;

@@ -5,6 +5,7 @@
 
 pub(crate) mod arguments;
 pub(crate) mod binding;
+pub(crate) mod calls;
 pub(crate) mod cell;
 pub(crate) mod context;
 pub(crate) mod deliver;

@@ -27,7 +27,7 @@ pub(crate) struct Known {
 pub(crate) unsafe fn find(text: *mut PyObject) -> Option<Known> {
     // SAFETY: an object, as the caller says.
     unsafe {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         if ffi::PyUnicode_CheckExact(text) != 0 {
             return table::find(text);
         }
@@ -55,7 +55,7 @@ fn known(text: &str, is_cut: bool) -> Known {
     Known { name, is_recommended: raw::is_recommended(text), is_cut: is_cut || name.text() != text }
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 mod table {
     use std::cell::UnsafeCell;
 

@@ -4,6 +4,8 @@ use std::ptr::{self, NonNull};
 
 use pyo3::ffi::{self, PyObject};
 
+use super::calls::give_back;
+
 /// A reference that is given back when it is dropped.
 pub(crate) struct Owned(NonNull<PyObject>);
 
@@ -57,7 +59,7 @@ impl Clone for Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         // SAFETY: this owns one reference.
-        unsafe { ffi::Py_DECREF(self.as_ptr()) };
+        unsafe { give_back(self.as_ptr()) };
     }
 }
 
@@ -88,6 +90,28 @@ pub(crate) unsafe fn clear<T>(place: &mut *mut T) {
     let object = std::mem::replace(place, ptr::null_mut());
     // SAFETY: as the caller says.
     unsafe { ffi::Py_XDECREF(object.cast()) };
+}
+
+/// Runs `f` while no other thread is at it with the same object: as the holder of its lock where there is no GIL.
+///
+/// # Safety
+/// The object is alive, and the thread is attached; `f` does not unwind.
+#[inline(always)]
+pub(crate) unsafe fn locked<T>(object: *mut PyObject, f: impl FnOnce() -> T) -> T {
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: as the caller says; the section is ended below, in the order of nesting.
+    unsafe {
+        let mut section = std::mem::MaybeUninit::uninit();
+        ffi::PyCriticalSection_Begin(section.as_mut_ptr(), object);
+        let answer = f();
+        ffi::PyCriticalSection_End(section.as_mut_ptr());
+        answer
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = object;
+        f()
+    }
 }
 
 /// The UTF-8 text of a `str`, if it has one: not with lone surrogates. The text lives as long as the object.

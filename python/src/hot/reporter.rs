@@ -19,11 +19,7 @@ use pyo3::{
     ffi::{self, PyObject},
 };
 
-use super::{
-    keys::Kind,
-    object::{Owned, clear},
-    value,
-};
+use super::{calls, keys::Kind, object::Owned, value};
 
 /// Failures in a row after which a reporter is left out.
 const FAILURES_UNTIL_SUSPENDED: u32 = 5;
@@ -98,11 +94,11 @@ impl PythonReporter {
             let arguments = arguments.add(1);
             *arguments = self.as_ptr();
             let positional = 3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-            let mut answer = ffi::PyObject_VectorcallMethod(method, arguments, positional, names);
+            let answer = calls::method(method, arguments, positional, names);
             if answer.is_null() {
                 return self.failed();
             }
-            clear(&mut answer);
+            calls::give_back(answer);
         }
         self.count_delivered();
         if self.in_a_row.load(Relaxed) != 0 {
@@ -128,9 +124,9 @@ impl PythonReporter {
 
     #[inline(always)]
     fn count_delivered(&self) {
-        #[cfg(not(Py_GIL_DISABLED))]
+        #[cfg(not(free_threaded))]
         self.delivered.store(self.delivered.load(Relaxed) + 1, Relaxed);
-        #[cfg(Py_GIL_DISABLED)]
+        #[cfg(free_threaded)]
         self.delivered.fetch_add(1, Relaxed);
     }
 

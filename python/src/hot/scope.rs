@@ -19,7 +19,7 @@ use super::{
     context::{Context, new_owner, owner},
     deliver,
     keys::{self, Kind},
-    object::{clear, new_ref, none},
+    object::{clear, locked, new_ref, none},
     stack, value,
 };
 
@@ -52,20 +52,22 @@ pub(crate) unsafe extern "C" fn call(
 /// `cell` is a scope that is alive.
 #[inline(always)]
 pub(crate) unsafe fn enter(cell: *mut Cell) -> *mut PyObject {
-    // SAFETY: as the caller says; what is read below is held by `value`.
+    // SAFETY: as the caller says.
     unsafe {
-        if (*cell).state() != flag::FRESH || (*cell).has(flag::RICH) {
-            return enter_unusual(cell);
-        }
-        open(cell, (*cell).named.name);
-        new_owner(cell)
+        locked(cell.cast(), || {
+            if (*cell).state() != flag::FRESH || (*cell).has(flag::RICH) {
+                return enter_unusual(cell);
+            }
+            open(cell, (*cell).named.name);
+            new_owner(cell)
+        })
     }
 }
 
 /// Puts a fresh scope on the stack; if its context is off it passes without being there.
 #[inline(always)]
 unsafe fn open(cell: *mut Cell, name: raw::Name) {
-    // SAFETY: as for `enter`.
+    // SAFETY: as for `enter`; what is read below is held by `value`.
     unsafe {
         let context = &*owner((*cell).owner);
         let is_off = context.has_name_rules.load(std::sync::atomic::Ordering::Relaxed)
@@ -133,7 +135,13 @@ unsafe fn inherit(cell: *mut Cell, name: raw::Name) {
         }
         if raw::is_shared(this.path()) {
             this.set_flags(flag::CUT);
-            this.keep_name(name);
+            if !cfg!(free_threaded) {
+                this.keep_name(name);
+            } else if this.rich().is_none_or(|rich| rich.name.is_none()) {
+                // Another entry may need the token's place while others read the name.
+                this.make_rich().name = super::object::Owned::take(super::object::new_text(name.text()));
+                ffi::PyErr_Clear();
+            }
         }
     }
 }
@@ -229,13 +237,13 @@ unsafe fn enter_again(cell: *mut Cell) -> *mut PyObject {
         if answer.is_null() {
             clear(&mut inner);
         } else if (*cell).change_state(flag::CLOSED, flag::PASSING) {
-            if !(*cell).token.is_null() {
+            if !(*cell).has_room_for_token() {
                 // The token's place has the name: what was opened inside the scope still needs it.
                 let text = super::object::new_text((*cell).name().text());
                 (*cell).make_rich().name = super::object::Owned::take(text);
                 ffi::PyErr_Clear();
             }
-            (*cell).token = inner;
+            (*cell).set_token(inner);
         }
         answer
     }
@@ -267,7 +275,7 @@ pub(crate) unsafe fn exit(cell: *mut Cell, class: *mut PyObject, error: *mut PyO
         }
         let context = &*owner((*cell).owner);
         let end = raw::tick(&context.telemetry);
-        if !(*cell).change_state(flag::OPEN, flag::CLOSED) {
+        if !locked(cell.cast(), || (*cell).change_state(flag::OPEN, flag::CLOSED)) {
             return none();
         }
         stack::pop(cell);
@@ -323,7 +331,7 @@ unsafe fn parts(cell: *mut Cell, end: u64) -> raw::Scope {
 unsafe fn record_unusual(context: &Context, cell: *mut Cell, end: u64, class: *mut PyObject) -> bool {
     // SAFETY: as for `exit`.
     unsafe {
-        let given = (*cell).rich().and_then(|rich| rich.error.clone());
+        let given = (*cell).rich().and_then(|rich| rich.late().error.clone());
         let error = given.or_else(|| if class == ffi::Py_None() { None } else { error_type(class) });
         finish(context, cell, end, error.as_deref())
     }
@@ -334,7 +342,7 @@ unsafe fn finish(context: &Context, cell: *mut Cell, end: u64, error: Option<&st
     // SAFETY: as for `exit`.
     unsafe {
         let outcome = match error {
-            _ if (*cell).rich().is_some_and(|rich| rich.is_discarded) => Outcome::Discarded,
+            _ if (*cell).rich().is_some_and(|rich| rich.late().is_discarded) => Outcome::Discarded,
             Some(error) => Outcome::Failed(error),
             None => Outcome::Completed,
         };
@@ -394,12 +402,12 @@ unsafe fn attach(context: &Context, cell: *mut Cell, attributes: &mut raw::Attri
                 value::with(*object, captures, |value| attributes.set(*name, value));
             }
         }
-        let Some(rich) = (*cell).rich() else { return };
-        for (key, object) in &rich.late {
+        let Some(late) = (*cell).rich().map(|rich| rich.late()) else { return };
+        for (key, object) in &late.attributes {
             let name = deliver::key_name(key, Kind::Timing);
             value::with(object.as_ptr(), captures, |value| attributes.set(name, value));
         }
-        for event in &rich.events {
+        for event in &late.events {
             attributes.event_with(event.name, event.tick, |attributes| {
                 for (key, object) in &event.attributes {
                     let name = raw::name(&super::object::lossy_text(key.as_ptr()));
@@ -407,11 +415,14 @@ unsafe fn attach(context: &Context, cell: *mut Cell, attributes: &mut raw::Attri
                 }
             });
         }
-        for link in &rich.links {
+        for link in &late.links {
             attributes.link(*link);
         }
     }
 }
+
+/// What tasks are cancelled with.
+const CANCELLATIONS: [&str; 2] = ["asyncio.exceptions.CancelledError", "trio.Cancelled"];
 
 /// What failed: the exception's qualified name. None for `GeneratorExit`, which is no failure.
 unsafe fn error_type(class: *mut PyObject) -> Option<String> {
@@ -427,7 +438,7 @@ unsafe fn error_type(class: *mut PyObject) -> Option<String> {
         }
         let mut ancestor = class.cast::<ffi::PyTypeObject>();
         while !ancestor.is_null() {
-            if value::class_name(ancestor.cast()) == "asyncio.exceptions.CancelledError" {
+            if CANCELLATIONS.contains(&value::class_name(ancestor.cast()).as_str()) {
                 return Some("cancelled".to_owned());
             }
             ancestor = (*ancestor).tp_base;
@@ -446,20 +457,20 @@ unsafe fn exit_unusual(cell: *mut Cell, class: *mut PyObject, error: *mut PyObje
     unsafe {
         match (*cell).state() {
             flag::OPEN => {
-                if (*cell).change_state(flag::OPEN, flag::CLOSED) {
+                if locked(cell.cast(), || (*cell).change_state(flag::OPEN, flag::CLOSED)) {
                     stack::pop(cell);
                 }
                 none()
             }
             flag::PASSING => {
-                let is_inner = !(*cell).token().is_null();
-                let inner =
-                    if is_inner { std::mem::replace(&mut (*cell).token, ptr::null_mut()) } else { ptr::null_mut() };
-                let mut inner = inner.cast::<Cell>();
-                (*cell).change_state(flag::PASSING, flag::CLOSED);
+                let mut inner = locked(cell.cast(), || {
+                    let inner = (*cell).take_token().cast::<Cell>();
+                    // What never had a path needs a name alone for another entry.
+                    let next = if inner.is_null() { flag::FRESH } else { flag::CLOSED };
+                    (*cell).change_state(flag::PASSING, next);
+                    inner
+                });
                 if inner.is_null() {
-                    // It never had a path: a name is all that another entry needs.
-                    (*cell).change_state(flag::CLOSED, flag::FRESH);
                     return none();
                 }
                 let answer = exit(inner, class, error);
@@ -569,12 +580,11 @@ pub(crate) unsafe fn copy(cell: *mut Cell) -> *mut PyObject {
                 return ptr::null_mut();
             }
         }
-        let name = match (*cell).rich().and_then(|rich| rich.name.as_ref()) {
+        let mut name = locked(cell.cast(), || match (*cell).rich().and_then(|rich| rich.name.as_ref()) {
             Some(name) => new_ref(name.as_ptr()),
             None if (*cell).state() == flag::FRESH => super::object::new_text((*cell).named.name.text()),
             None => super::object::new_text((*cell).name().text()),
-        };
-        let mut name = name;
+        });
         if name.is_null() {
             drop(ArgumentsPtr(arguments));
             return name;

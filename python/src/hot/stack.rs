@@ -93,7 +93,7 @@ unsafe fn counting_below(cell: *mut Cell) -> *mut Cell {
             found = (*found).below;
         }
         // A path that is put together from its cells needs all of them. Without the GIL others may be reading.
-        if found != first && !cfg!(Py_GIL_DISABLED) && !(*first).has(flag::CUT) {
+        if found != first && !cfg!(free_threaded) && !(*first).has(flag::CUT) {
             ffi::Py_XINCREF(found.cast());
             (*cell).below = found;
             ffi::Py_DECREF(first.cast());
@@ -112,7 +112,7 @@ pub(crate) unsafe fn top_of(value: *mut Cell) -> *mut Cell {
         // SAFETY: the caller keeps `value`, and that keeps the rest.
         unsafe {
             let top = counting(value);
-            if top.is_null() || cfg!(Py_GIL_DISABLED) {
+            if top.is_null() || cfg!(free_threaded) {
                 return top;
             }
             let origin = origin_of(top);
@@ -151,8 +151,8 @@ pub(crate) unsafe fn push(cell: *mut Cell, top: *mut Cell) {
     // SAFETY: as the caller says.
     unsafe {
         let mut token = set(cell);
-        if (*cell).token.is_null() {
-            (*cell).token = token;
+        if (*cell).has_room_for_token() {
+            (*cell).set_token(token);
         } else {
             clear(&mut token);
         }
@@ -189,8 +189,9 @@ pub(crate) unsafe fn pop(cell: *mut Cell) {
 unsafe fn pop_at_home(cell: *mut Cell, top: *mut Cell) -> bool {
     // SAFETY: as for `pop`.
     unsafe {
-        if top == cell && !(*cell).token().is_null() {
-            if ffi::PyContextVar_Reset(VARIABLE.load(Relaxed), (*cell).token) == 0 {
+        let token = (*cell).token();
+        if top == cell && !token.is_null() {
+            if ffi::PyContextVar_Reset(VARIABLE.load(Relaxed), token) == 0 {
                 return true;
             }
             ffi::PyErr_Clear();

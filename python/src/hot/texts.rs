@@ -1,11 +1,11 @@
 //! Paths as `str` objects: made once per path, and whole where the interned path is not.
 
-use kastor::raw::{self, Path};
-use pyo3::ffi::{self, PyObject};
+use kastor::raw::Path;
+use pyo3::ffi::PyObject;
 
 use super::{
     cell::{Cell, flag, origin_of},
-    object::{lossy_text, new_ref, new_text},
+    object::{lossy_text, new_text},
 };
 
 /// The path of a scope that was opened, a new reference; null, with an error set, without memory.
@@ -72,18 +72,22 @@ unsafe fn whole(cell: *mut Cell) -> *mut PyObject {
 /// The thread is attached.
 #[inline]
 pub(crate) unsafe fn of_path(path: Path) -> *mut PyObject {
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(not(free_threaded))]
     // SAFETY: as the caller says.
     return unsafe { table::find(path) };
-    #[cfg(Py_GIL_DISABLED)]
+    #[cfg(free_threaded)]
     new_text(path.text())
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(not(free_threaded))]
 mod table {
     use std::{cell::UnsafeCell, ptr};
 
-    use super::{Path, PyObject, ffi, new_ref, new_text, raw};
+    use kastor::raw;
+    use pyo3::ffi;
+
+    use super::{Path, PyObject, new_text};
+    use crate::hot::object::new_ref;
 
     /// By the path's number, of which there are boundedly many; null while unknown.
     struct Table(UnsafeCell<Vec<*mut PyObject>>);

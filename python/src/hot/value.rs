@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 use kastor::{Value, raw::Amount};
 use pyo3::ffi::{self, PyObject};
 
-use super::object::{Owned, lossy_text, utf8};
+use super::{
+    calls,
+    object::{Owned, lossy_text, utf8},
+};
 
 /// Characters of a text that are looked at; records keep fewer bytes.
 const MAX_CHARACTERS: ffi::Py_ssize_t = 4 << 10;
@@ -141,7 +144,7 @@ unsafe fn known(object: *mut PyObject) -> Option<String> {
             if module.is_null() {
                 continue;
             }
-            let Some(class) = Owned::take(ffi::PyObject_GetAttrString(module, class.as_ptr())) else {
+            let Some(class) = calls::attribute(module, class) else {
                 ffi::PyErr_Clear();
                 continue;
             };
@@ -151,13 +154,8 @@ unsafe fn known(object: *mut PyObject) -> Option<String> {
                 continue;
             }
             // The class's own method, whatever a subclass makes of it.
-            let text = Owned::take(ffi::PyObject_GetAttrString(class.as_ptr(), method.as_ptr())).and_then(|method| {
-                Owned::take(ffi::PyObject_CallFunctionObjArgs(
-                    method.as_ptr(),
-                    object,
-                    std::ptr::null_mut::<PyObject>(),
-                ))
-            });
+            let text =
+                calls::attribute(class.as_ptr(), method).and_then(|method| calls::with_one(method.as_ptr(), object));
             match text {
                 Some(text) if ffi::PyUnicode_Check(text.as_ptr()) != 0 => return Some(lossy_text(text.as_ptr())),
                 _ => ffi::PyErr_Clear(),
@@ -250,7 +248,7 @@ unsafe fn opaque(object: *mut PyObject, capture_repr: bool) -> String {
     // SAFETY: an object that is alive.
     unsafe {
         if capture_repr {
-            match Owned::take(ffi::PyObject_Repr(object)) {
+            match calls::repr(object) {
                 Some(repr) => {
                     if let Some(text) = text(repr.as_ptr()) {
                         return text;
@@ -285,16 +283,15 @@ unsafe fn swallow() {
 pub(crate) unsafe fn class_name(class: *mut PyObject) -> String {
     // SAFETY: as the caller says.
     unsafe {
-        let attribute = |name: &std::ffi::CStr| {
-            let found = Owned::take(ffi::PyObject_GetAttrString(class, name.as_ptr()));
-            let found = found.filter(|text| ffi::PyUnicode_Check(text.as_ptr()) != 0);
+        let text = |name: &std::ffi::CStr| {
+            let found = calls::attribute(class, name).filter(|text| ffi::PyUnicode_Check(text.as_ptr()) != 0);
             if !ffi::PyErr_Occurred().is_null() {
                 ffi::PyErr_Clear();
             }
             found.map(|text| lossy_text(text.as_ptr()))
         };
-        let name = attribute(c"__qualname__").unwrap_or_else(|| "?".to_owned());
-        match attribute(c"__module__") {
+        let name = text(c"__qualname__").unwrap_or_else(|| "?".to_owned());
+        match text(c"__module__") {
             Some(module) if module != "builtins" => format!("{module}.{name}"),
             _ => name,
         }
@@ -341,7 +338,7 @@ unsafe fn rare_amount(object: *mut PyObject) -> Option<Amount> {
         if ffi::PyUnicode_Check(object) != 0 || ffi::PyNumber_Check(object) == 0 {
             return None;
         }
-        let number = ffi::PyFloat_AsDouble(object);
+        let number = calls::float(object);
         if ffi::PyErr_Occurred().is_null() {
             return Some(Amount::Float(number));
         }

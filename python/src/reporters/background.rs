@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use kastor::Deadline;
-use pyo3::{exceptions::PyException, intern, prelude::*, types::PyString};
+use pyo3::{
+    exceptions::PyException,
+    intern,
+    prelude::*,
+    types::{PyString, PyTuple},
+};
 
 use crate::{
     cold::flushed::Flushed,
-    hot::{context::Context, value::class_name},
+    hot::{calls, context::Context, value::class_name},
 };
 
 /// Waits for the background reporters of a context; adds to `flushed` what is pending.
@@ -18,8 +23,9 @@ pub(crate) fn flush(python: Python<'_>, context: &Context, deadline: Deadline, f
         if !has(&object, intern!(python, "_kastor_flush"))? {
             continue;
         }
+        let method = calls::get(&object, intern!(python, "_kastor_flush"))?;
         let (pending, dropped): (u64, u64) =
-            object.call_method1(intern!(python, "_kastor_flush"), (deadline.remaining().as_secs_f64(),))?.extract()?;
+            calls::object(&method, (deadline.remaining().as_secs_f64(),), None)?.extract()?;
         // SAFETY: an object that is alive.
         let name = unsafe { class_name(pyo3::ffi::Py_TYPE(reporter.as_ptr()).cast()) };
         flushed.reporters.push((name, pending, dropped));
@@ -42,8 +48,9 @@ pub(crate) fn accounts(object: &Bound<'_, PyAny>) -> PyResult<Option<Accounts>> 
     if !has(object, intern!(object.py(), "_kastor_accounts"))? {
         return Ok(None);
     }
+    let method = calls::get(object, intern!(object.py(), "_kastor_accounts"))?;
     let (delivered, dropped, queued, failures, is_suspended) =
-        object.call_method0(intern!(object.py(), "_kastor_accounts"))?.extract()?;
+        calls::object(&method, PyTuple::empty(object.py()), None)?.extract()?;
     Ok(Some(Accounts { delivered, dropped, queued, failures, is_suspended }))
 }
 

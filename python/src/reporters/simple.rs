@@ -9,6 +9,7 @@ use pyo3::{
 };
 
 use super::feed;
+use crate::hot::calls;
 
 /// What the report says when there is nothing to say.
 const NOTHING: &str = "=== Telemetry Report ===\n\n--- Timings ---";
@@ -36,7 +37,7 @@ impl SimpleReporter {
     fn print_report(&self, python: Python<'_>) -> PyResult<()> {
         let report = self.reporter.report();
         if report != NOTHING {
-            python.import("builtins")?.call_method1("print", (report,))?;
+            calls::object(&python.import("builtins")?.getattr("print")?, (report,), None)?;
         }
         Ok(())
     }
