@@ -9,7 +9,7 @@ _TIMING, _METRIC = 0, 1
 #: As for reporters that run inline.
 _FAILURES_UNTIL_SUSPENDED = 5
 _FIRST_SUSPENSION_S, _LONGEST_SUSPENSION_S = 1.0, 60.0
-#: How long a fork waits for idle threads to end.
+#: How long a fork waits for threads to end.
 _FORK_BUDGET_S = 0.05
 
 
@@ -164,11 +164,10 @@ class Background:
                 self._changed.notify_all()
 
     def _rest(self):
-        """Lets the thread end if it is idle; whether it is."""
+        """Lets the thread end as soon as nothing waits; the next event starts another one."""
         with self._changed:
-            self._is_resting = self._accepted == self._done
+            self._is_resting = True
             self._changed.notify_all()
-            return self._is_resting
 
     def _may_try(self):
         return self._suspended_until is None or time.monotonic() >= self._suspended_until
@@ -202,10 +201,13 @@ class _Worker(threading.Thread):
 
 
 def _end_idle_workers():
-    """Before a fork: the interpreter warns of one where there are other threads. A busy worker stays, and it is right then."""
+    """Before a fork: the interpreter warns of one where there are other threads. One that is stuck stays; it is right then."""
     deadline = time.monotonic() + _FORK_BUDGET_S
-    workers = [thread for thread in threading.enumerate() if isinstance(thread, _Worker)]
-    for worker in [worker for worker in workers if worker.background._rest()]:
+    this = threading.current_thread()
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, _Worker) and thread is not this]
+    for worker in workers:
+        worker.background._rest()
+    for worker in workers:
         worker.join(max(deadline - time.monotonic(), 0))
         # Up to 3.12 the interpreter is done with a thread a little before the system is.
         while os.path.exists(f"/proc/self/task/{worker.native_id}") and time.monotonic() < deadline:
