@@ -6,12 +6,18 @@ import contextlib
 import contextvars
 import gc
 import re
+import sys
 import threading
 
 import pytest
 
 import kastor
 from support import current_path, run
+
+
+threads_start_empty = pytest.mark.skipif(
+    getattr(sys.flags, "thread_inherit_context", 0), reason="new threads inherit the context here: -X thread_inherit_context"
+)
 
 
 def in_thread(function, *arguments):
@@ -33,6 +39,7 @@ def in_thread(function, *arguments):
     return value
 
 
+@threads_start_empty
 def test_a_new_thread_starts_empty(tele, recorder):
     with tele("outer"):
         assert in_thread(current_path, tele, recorder) is None
@@ -67,6 +74,7 @@ def test_carry_takes_the_current_scope_to_another_thread(tele, recorder):
     assert in_thread(current_path, tele, recorder) is None
 
 
+@threads_start_empty
 def test_carry_serves_a_pool_that_keeps_its_threads(tele, recorder):
     def work():
         with tele("work"):
@@ -299,6 +307,7 @@ def test_to_thread_inherits_and_leaks_nothing_back(tele, recorder):
     assert recorder.tree == [("main.work", "main"), ("main", None)]
 
 
+@threads_start_empty
 def test_run_in_executor_starts_empty_and_carry_fills_it(tele, recorder):
     async def main():
         loop = asyncio.get_running_loop()
