@@ -167,6 +167,26 @@ fn what_a_thread_emits_after_its_end_finds_no_lane() {
     assert_eq!(heard_of.take(), heard(&[("open", Some("unfinished"))]));
 }
 
+thread_local! {
+    static KEPT: RefCell<Option<Scope>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_scope_with_attributes_that_is_kept_beyond_its_thread_ends_with_it() {
+    let heard_of = Heard::default();
+    let tele = Telemetry::builder().reporter(heard_of.clone()).build();
+    let it = tele.clone();
+    let used = move || {
+        // Made first, so that it is dropped last.
+        KEPT.with(|_| {});
+        let scope = it.scope("kept");
+        scope.set("key", "value");
+        KEPT.with(|kept| *kept.borrow_mut() = Some(scope));
+    };
+    thread::spawn(used).join().unwrap();
+    assert_eq!(heard_of.take(), heard(&[("kept", Some("unfinished"))]));
+}
+
 struct PanicsAtItsEnd;
 
 impl Drop for PanicsAtItsEnd {

@@ -44,7 +44,6 @@ fn hot(tele: &Telemetry) {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "a scope costs what it costs in an interpreter")]
 fn a_path_beyond_the_budget_is_aggregated_only_and_says_so() {
     let (tele, recording, clock) = context(TINY);
     (0..3).for_each(|_| hot(&tele));
@@ -118,7 +117,6 @@ fn a_path_that_costs_too_much_even_so_is_switched_off_and_tried_again_after_a_wh
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "a scope costs what it costs in an interpreter")]
 fn what_is_within_the_budget_is_left_alone() {
     let (tele, recording, clock) = context(0.9);
     (0..100).for_each(|_| hot(&tele));

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kastor::{Link, MockClock, Outcome, OwnedValue, Reporter, SimpleReporter, Telemetry, Timing, scope};
+use kastor::{Link, MockClock, Outcome, OwnedValue, Reporter, Scope, SimpleReporter, Telemetry, Timing, scope};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -437,6 +437,49 @@ fn a_failure_says_what_the_program_said() {
     let aggregate = tele.report();
     let aggregate = aggregate.scope("a").unwrap();
     assert_eq!((aggregate.calls(), aggregate.errors()), (3, 3));
+}
+
+#[test]
+fn texts_that_are_shorter_and_longer_than_the_usual_ones_arrive_as_they_were() {
+    let (tele, seen, _) = context();
+    let _current = tele.override_current();
+    for length in [0, 1, 3, 7, 8, 9, 15, 16, 17, 40, 63, 64, 65] {
+        let short = "ä".repeat(length / 2) + if length % 2 == 1 { "b" } else { "" };
+        drop(scope!("texts", length = length as u64, text = short.as_str()));
+        let want = pairs(&[("length", OwnedValue::U64(length as u64)), ("text", text(&short))]);
+        assert_eq!(seen.only().attributes, want);
+    }
+}
+
+/// An error whose text sets an attribute of the very scope that it fails.
+struct Sets<'a>(&'a Scope);
+
+impl fmt::Debug for Sets<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sets")
+    }
+}
+
+impl Display for Sets<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.set("meanwhile", 1);
+        f.write_str("told")
+    }
+}
+
+impl std::error::Error for Sets<'_> {}
+
+#[test]
+fn what_is_set_while_another_attribute_is_printed_stands_behind_it() {
+    let (tele, seen, _) = context();
+    let scope = tele.scope("outer");
+    scope.set("before", true);
+    scope.fail_with(&Sets(&scope));
+    drop(scope);
+    let closed = seen.only();
+    assert_eq!(closed.error.as_deref(), Some("Sets"));
+    let told = [("before", OwnedValue::Bool(true)), ("error.message", text("told")), ("meanwhile", OwnedValue::I64(1))];
+    assert_eq!(closed.attributes, pairs(&told));
 }
 
 #[test]

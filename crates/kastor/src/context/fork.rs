@@ -28,7 +28,7 @@ pub(super) fn register() {
     }
 }
 
-#[cfg_attr(any(not(unix), miri), expect(dead_code, reason = "there are no forks"))]
+#[cfg_attr(all(any(not(unix), miri), not(test)), expect(dead_code, reason = "there are no forks"))]
 extern "C" fn before() {
     let (contexts, list) = collector::hold();
     let mut held: Vec<Box<dyn Held>> = Vec::new();
@@ -62,7 +62,7 @@ fn give_back() -> Vec<Arc<Context>> {
     contexts
 }
 
-#[cfg_attr(any(not(unix), miri), expect(dead_code, reason = "there are no forks"))]
+#[cfg_attr(all(any(not(unix), miri), not(test)), expect(dead_code, reason = "there are no forks"))]
 extern "C" fn after_in_parent() {
     drop(give_back());
 }
@@ -74,4 +74,31 @@ extern "C" fn after_in_child() {
     collector::forget_thread();
     buffer::forget_past();
     contexts.iter().for_each(|context| context.forget_past());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+    use crate::Telemetry;
+
+    #[test]
+    fn a_thread_that_ends_right_after_a_fork_waits_for_the_locks_and_frees_what_is_its_own() {
+        let tele = Telemetry::builder().build();
+        let (opened, is_open) = mpsc::channel();
+        let (go_on, may_end) = mpsc::channel::<()>();
+        let of_thread = tele.clone();
+        let other = thread::spawn(move || {
+            drop(of_thread.scope("fork.other"));
+            opened.send(()).unwrap();
+            may_end.recv().unwrap();
+        });
+        is_open.recv().unwrap();
+        before();
+        go_on.send(()).unwrap();
+        after_in_parent();
+        other.join().unwrap();
+        assert_eq!(tele.report().scope("fork.other").map(|it| it.calls()), Some(1));
+    }
 }

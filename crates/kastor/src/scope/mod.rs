@@ -185,12 +185,12 @@ impl Scope {
         match unsafe { self.frame.as_ref() } {
             _ if items.is_null() => {}
             Some(frame) => {
-                if let Some(depth) = Self::depth_of(self.extra.get()) {
-                    // SAFETY: the scope owns the buffer from here on.
-                    unsafe { (*items).depth = depth };
-                }
                 // SAFETY: the scope owns the buffer from here on.
-                let unusual = if unsafe { (*items).is_plain() } { 0 } else { flag::UNUSUAL_ITEMS };
+                let buffer = unsafe { &mut *items };
+                if let Some(depth) = Self::depth_of(self.extra.get()) {
+                    buffer.depth = depth;
+                }
+                let unusual = if buffer.is_plain() { 0 } else { flag::UNUSUAL_ITEMS };
                 frame.set(flag::ITEMS | unusual);
                 self.extra.set(ItemBuffer::tagged(items));
             }
