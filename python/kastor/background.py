@@ -1,51 +1,63 @@
 """A Python reporter on a thread of its own."""
 
 import os
+import queue
 import threading
 import time
-from collections import deque
+import weakref
 
-_TIMING, _METRIC = 0, 1
+_TIMING, _METRIC, _MARK = 0, 1, 2
 #: As for reporters that run inline.
 _FAILURES_UNTIL_SUSPENDED = 5
 _FIRST_SUSPENSION_S, _LONGEST_SUSPENSION_S = 1.0, 60.0
 #: How long a fork waits for threads to end.
 _FORK_BUDGET_S = 0.05
+#: How long a thread that has nothing to do stays.
+_IDLE_S = 5.0
+#: How often an emitting thread that may wait looks for room.
+_LOOK_S = 0.001
 
 
 class Background:
     """Runs `reporter` on a thread, behind a queue of at most `max_events`; what finds no room is dropped and counted.
 
     `wait` is how long, in seconds, an emitting thread may wait for room before it drops. The thread is a daemon and starts
-    with the first event; before a fork it ends if it is idle, and starts again with the next event. Flush the context, or let
-    the interpreter end in order, to have everything delivered. A reporter that fails several times in a row is left out for
-    a while, and tried again.
+    with the first event; it ends when it has had nothing to do for five seconds, and before a fork, and starts again with the
+    next event. Flush the context, or let the interpreter end in order, to have everything delivered. A reporter that fails
+    several times in a row is left out for a while, and tried again.
     """
+
+    # An emitting thread takes no lock that is held while anything else runs: a finaliser, a signal handler or a callback of
+    # the collector may emit at any place here, and may raise. The queue does in one step what it does.
 
     def __init__(self, reporter, *, max_events=10_000, wait=0.0):
         if max_events < 1:
             raise ValueError("max_events must be at least 1")
+        if not 0 <= wait < float("inf"):
+            raise ValueError("wait must be a number of seconds, 0 or more")
         self.reporter = reporter
         self.max_events = max_events
         self.wait = wait
         self._begin()
+        _ALL.add(self)
 
     def _begin(self):
-        self._queue = deque()
-        # Reentrant: a finaliser or a signal handler that emits may run while this very thread holds it.
-        self._changed = threading.Condition(threading.RLock())
+        self._queue = queue.SimpleQueue()
+        # Of the counts that several threads change, and of the thread; held for a moment alone, and reentrant.
+        self._lock = threading.RLock()
         self._thread = None
-        self._is_resting = False
         self._process = os.getpid()
-        self._accepted = 0
+        self._in_hand = 0
+        self._marks = 0
+        # The thread's alone from here on.
         self._done = 0
-        self._dropped = 0
         self._left_out = 0
         self._reentrant = 0
         self._failures = 0
         self._in_a_row = 0
         self._suspensions = 0
         self._suspended_until = None
+        self._dropped = 0
 
     def record_timing(self, scope, duration, /, **metadata):
         """Queues a timing; drops it if there is no room."""
@@ -58,17 +70,18 @@ class Background:
     def stats(self):
         """Events that were accepted, delivered, that wait; that were dropped, left out while the reporter was suspended, or
         recorded by itself; its failures, and whether it is suspended."""
-        with self._changed:
-            return {
-                "accepted": self._accepted,
-                "delivered": self._done - self._failures - self._left_out,
-                "queued": self._accepted - self._done,
-                "dropped": self._dropped,
-                "left_out": self._left_out,
-                "reentrant": self._reentrant,
-                "failures": self._failures,
-                "is_suspended": self._suspended_until is not None,
-            }
+        self._notice_fork()
+        queued, done = self._queued(), self._done
+        return {
+            "accepted": done + queued,
+            "delivered": done - self._failures - self._left_out,
+            "queued": queued,
+            "dropped": self._dropped,
+            "left_out": self._left_out,
+            "reentrant": self._reentrant,
+            "failures": self._failures,
+            "is_suspended": self._suspended_until is not None,
+        }
 
     def flush(self, timeout=5.0):
         """Waits until everything accepted so far was delivered; true if it was within `timeout` seconds."""
@@ -76,19 +89,23 @@ class Background:
 
     def _kastor_flush(self, timeout):
         """Events that are pending, and that the reporter did not get so far."""
-        if self._process != os.getpid():
-            self._begin()
-        if threading.current_thread() is self._thread:
-            return self._accepted - self._done, self._dropped + self._left_out + self._reentrant
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            wanted = self._accepted
-            while self._done < wanted:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return max(wanted - self._done, 0), self._dropped + self._left_out + self._reentrant
+        self._notice_fork()
+        waiting = self._queued()
+        # Inside a reporter that is served it returns at once: two that wait for each other would wait for nothing.
+        # With a thread it is asked even if nothing seems to wait: it may just have taken the last event out.
+        is_asked = timeout > 0 and (waiting or self._thread is not None)
+        if is_asked and not isinstance(threading.current_thread(), _Worker):
+            before, reached = self._done, threading.Lock()
+            reached.acquire()
+            with self._lock:
+                self._marks += 1
+            self._queue.put((_MARK, reached, None, None))
+            self._ensure_thread()
+            if reached.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                waiting = 0
+            else:
+                waiting = max(waiting - (self._done - before), 1)
+        return waiting, self._dropped + self._left_out + self._reentrant
 
     def _kastor_accounts(self):
         """For the context's `stats()`: delivered, dropped by reason, queued, failures, whether it is suspended."""
@@ -101,92 +118,137 @@ class Background:
         }
         return stats["delivered"], reasons, stats["queued"], stats["failures"], stats["is_suspended"]
 
-    def _put(self, event):
+    def _queued(self):
+        return self._waiting() + self._in_hand
+
+    def _waiting(self):
+        return max(self._queue.qsize() - self._marks, 0)
+
+    def _notice_fork(self):
+        """In a forked child: what waits is the parent's, and the thread is not here."""
         if self._process != os.getpid():
-            # A forked child: what waits is the parent's, and the thread is not here.
             self._begin()
-        with self._changed:
-            if threading.current_thread() is self._thread:
-                # What the reporter itself records would come back to it for ever.
-                self._reentrant += 1
-                return
-            if len(self._queue) >= self.max_events and self.wait > 0:
-                deadline = time.monotonic() + self.wait
-                while len(self._queue) >= self.max_events:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        break
-                    self._changed.wait(left)
-            if len(self._queue) >= self.max_events:
+
+    def _put(self, event):
+        self._notice_fork()
+        thread = self._thread
+        if thread is not None and thread.ident == threading.get_ident():
+            # What the reporter itself records would come back to it for ever.
+            self._reentrant += 1
+            return
+        if self._waiting() >= self.max_events and not self._finds_room():
+            with self._lock:
                 self._dropped += 1
+            return
+        self._queue.put(event)
+        if thread is None:
+            self._ensure_thread()
+
+    def _finds_room(self):
+        deadline = time.monotonic() + self.wait
+        while self._waiting() >= self.max_events:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, _LOOK_S))
+        return True
+
+    def _ensure_thread(self):
+        with self._lock:
+            if self._thread is not None:
                 return
-            if self._thread is None:
-                thread = _Worker(self)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    # The interpreter is ending, or there are too many threads.
-                    self._dropped += 1
-                    return
-                self._thread = thread
-            self._queue.append(event)
-            self._accepted += 1
-            self._changed.notify_all()
+            thread = self._thread = _Worker(self)
+        try:
+            # Not with the lock: this waits for the thread, which may emit before it says that it runs.
+            thread.start()
+        except BaseException as error:
+            if thread.ident is None:
+                self._thread = None
+            if not isinstance(error, RuntimeError):
+                raise
+            # The interpreter is ending, or there are too many threads: what waits is tried again with the next event.
 
     def _run(self):
+        this = threading.current_thread()
+        with self._lock:
+            if self._thread is None:
+                # What started it was interrupted.
+                self._thread = this
+            if self._thread is not this:
+                return
         while True:
-            with self._changed:
-                while not self._queue:
-                    if self._is_resting:
-                        self._thread, self._is_resting = None, False
+            try:
+                kind, name, value, metadata = self._queue.get(timeout=_IDLE_S)
+            except queue.Empty:
+                if self._may_end():
+                    return
+                continue
+            if kind == _MARK:
+                with self._lock:
+                    self._marks -= 1
+                if name is None:
+                    if self._may_end():
                         return
-                    self._changed.wait()
-                kind, scope, value, metadata = self._queue.popleft()
-            failed, is_tried = False, self._may_try()
-            if is_tried:
-                try:
-                    if kind == _TIMING:
-                        method = getattr(self.reporter, "record_timing", None)
-                    else:
-                        method = getattr(self.reporter, "record_metric", None)
-                    if method is not None:
-                        method(scope, value, **metadata)
-                except BaseException:
-                    # There is nobody here to whom even a SystemExit could go on.
-                    failed = True
-                    self._fail()
-            with self._changed:
-                if not is_tried:
-                    self._left_out += 1
-                elif not failed and self._in_a_row:
-                    self._in_a_row, self._suspensions, self._suspended_until = 0, 0, None
+                else:
+                    name.release()
+                continue
+            self._in_hand = 1
+            try:
+                self._deliver(kind, name, value, metadata)
+            finally:
+                # Before the next one is waited for: finalizers of what it held may emit.
+                del name, value, metadata
                 self._done += 1
-                self._changed.notify_all()
+                self._in_hand = 0
 
-    def _rest(self):
-        """Lets the thread end as soon as nothing waits; the next event starts another one."""
-        with self._changed:
-            self._is_resting = True
-            self._changed.notify_all()
-
-    def _may_try(self):
-        return self._suspended_until is None or time.monotonic() >= self._suspended_until
-
-    def _fail(self):
-        with self._changed:
+    def _deliver(self, kind, scope, value, metadata):
+        if self._suspended_until is not None and time.monotonic() < self._suspended_until:
+            self._left_out += 1
+            return
+        try:
+            method = getattr(self.reporter, "record_timing" if kind == _TIMING else "record_metric", None)
+            if method is not None:
+                method(scope, value, **metadata)
+        except BaseException:
+            # There is nobody here to whom even a SystemExit could go on.
             self._failures += 1
             self._in_a_row += 1
-            count, is_suspended = self._failures, self._in_a_row >= _FAILURES_UNTIL_SUSPENDED
-            if is_suspended:
-                pause = min(_FIRST_SUSPENSION_S * 2**self._suspensions, _LONGEST_SUSPENSION_S)
-                self._suspensions = min(self._suspensions + 1, 20)
-                self._suspended_until = time.monotonic() + pause
+            try:
+                self._tell()
+            except BaseException:
+                # The program's logging fails too.
+                pass
+        else:
+            if self._in_a_row:
+                self._in_a_row, self._suspensions, self._suspended_until = 0, 0, None
+
+    def _tell(self):
+        """Says what failed, and leaves a reporter out that fails again and again."""
+        count, is_suspended = self._failures, self._in_a_row >= _FAILURES_UNTIL_SUSPENDED
+        if is_suspended:
+            pause = min(_FIRST_SUSPENSION_S * 2**self._suspensions, _LONGEST_SUSPENSION_S)
+            self._suspensions = min(self._suspensions + 1, 20)
+            self._suspended_until = time.monotonic() + pause
         if count <= 3 or count & (count - 1) == 0 or self._in_a_row == _FAILURES_UNTIL_SUSPENDED:
             import logging
 
             words = "reporter %s failed (%d so far)" + ("; it is left out for a while" if is_suspended else "")
             name = type(self.reporter).__qualname__
             logging.getLogger("kastor").error(words, name, count, exc_info=count <= 3)
+
+    def _may_end(self):
+        """Whether nothing waits: then the next event starts another thread."""
+        with self._lock:
+            if self._queue.qsize() == 0:
+                self._thread = None
+                return True
+            return False
+
+    def _rest(self):
+        """Lets the thread end as soon as nothing waits; the next event starts another one."""
+        with self._lock:
+            self._marks += 1
+        self._queue.put((_MARK, None, None, None))
 
 
 class _Worker(threading.Thread):
@@ -198,6 +260,10 @@ class _Worker(threading.Thread):
 
     def run(self):
         self.background._run()
+
+
+#: Those that a forked child has too.
+_ALL = weakref.WeakSet()
 
 
 def _end_idle_workers():
@@ -214,5 +280,10 @@ def _end_idle_workers():
             time.sleep(0)
 
 
+def _begin_in_child():
+    for background in list(_ALL):
+        background._begin()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_end_idle_workers)
+    os.register_at_fork(before=_end_idle_workers, after_in_child=_begin_in_child)

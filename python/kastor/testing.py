@@ -114,8 +114,10 @@ class RecordingReporter:
     def clear(self) -> None:
         """Forgets everything."""
         with self._lock:
-            self._events.clear()
+            # What goes may have finalizers that emit: not while this is locked.
+            forgotten, self._events = self._events, []
             self.dropped = 0
+        forgotten.clear()
 
     def __len__(self) -> int:
         return len(self._events)

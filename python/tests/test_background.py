@@ -195,3 +195,108 @@ def test_a_background_reporter_drops_what_finds_no_room_and_counts_it():
 def test_a_background_reporter_needs_room(bad):
     with pytest.raises(ValueError):
         kastor.Background(Recorder(), max_events=bad)
+
+
+def test_a_finalizer_that_waits_for_a_lock_of_the_program_stops_nobody():
+    quiet("""
+        import threading, kastor
+        lock = threading.Lock()
+        class Resource:
+            def __del__(self):
+                with lock: pass
+        class Nothing:
+            def record_timing(self, scope, duration, **metadata): pass
+        tele = kastor.enable(kastor.Background(Nothing()))
+        for _ in range(20_000):
+            with lock:
+                with tele("a"): pass
+            with tele("b", resource=Resource()): pass
+        assert tele.flush(30)
+        """)
+
+
+def test_what_the_collector_calls_while_the_thread_starts_may_emit():
+    quiet("""
+        import gc, kastor
+        class Nothing:
+            def record_timing(self, scope, duration, **metadata): pass
+        tele = kastor.enable()
+        def watch(phase, info):
+            with tele("gc"): pass
+        gc.callbacks.append(watch)
+        gc.set_threshold(5)
+        for _ in range(200):
+            tele = kastor.enable(kastor.Background(Nothing()))
+            with tele("a"): pass
+            assert tele.flush(30)
+        """)
+
+
+def test_an_interrupted_emission_leaves_no_lock_behind():
+    quiet("""
+        import signal, threading, kastor
+        class Stop(BaseException): pass
+        def handler(*_): raise Stop
+        signal.signal(signal.SIGALRM, handler)
+        class Nothing:
+            def record_timing(self, scope, duration, **metadata): pass
+        background = kastor.Background(Nothing())
+        tele = kastor.enable(background)
+        for number in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 + number % 97 * 0.000003)
+                while True:
+                    with tele("a"): pass
+            except Stop: pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        def emit():
+            with tele("b"): pass
+        thread = threading.Thread(target=emit)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive() and tele.flush(30)
+        stats = background.stats()
+        assert stats["queued"] == 0 and stats["delivered"] == stats["accepted"] > 0, stats
+        """)
+
+
+def test_logging_that_raises_does_not_end_the_thread():
+    class Refuses(logging.Filter):
+        def filter(self, record):
+            raise KeyError("mine")
+
+    failing = Failing()
+    background = kastor.Background(failing)
+    tele = kastor.enable(background)
+    logger, refuses = logging.getLogger("kastor"), Refuses()
+    logger.addFilter(refuses)
+    try:
+        emit(tele, 3)
+        assert tele.flush(30)
+    finally:
+        logger.removeFilter(refuses)
+    stats = background.stats()
+    assert (stats["accepted"], stats["delivered"], stats["failures"], failing.calls) == (3, 0, 3, 3)
+
+
+def test_a_reporter_that_flushes_waits_for_nobody():
+    class Flushes:
+        def __init__(self):
+            self.answers = []
+
+        def record_timing(self, scope, duration, **metadata):
+            start = time.monotonic()
+            self.tele.flush(30)
+            self.answers.append(time.monotonic() - start < 15)
+
+    one, other, inline = Flushes(), Flushes(), Flushes()
+    tele = one.tele = other.tele = inline.tele = kastor.enable(kastor.Background(one), kastor.Background(other), inline)
+    emit(tele, 3)
+    assert tele.flush(60)
+    assert one.answers == other.answers == inline.answers == [True] * 3
+
+
+@pytest.mark.parametrize("wait", [-1, float("inf"), float("nan")])
+def test_a_wait_that_is_no_time_is_refused(wait):
+    with pytest.raises(ValueError, match="wait must be"):
+        kastor.Background(Failing(), wait=wait)

@@ -8,11 +8,12 @@ import functools
 import gc
 import inspect
 import pickle
+import types
 
 import pytest
 
 import kastor
-from support import TIMING_KEYS, current_path, run
+from support import TIMING_KEYS, current_path, quiet, run
 
 
 def plain():
@@ -469,3 +470,105 @@ def test_contextlib_and_wraps_go_together_with_a_decorator(tele, recorder):
 def test_the_disabled_scope_is_no_obstacle_for_copying_and_pickling_a_function():
     off = kastor.TelemetryContext()
     assert pickle.loads(pickle.dumps(off("a")(plain))) is plain
+
+
+@pytest.mark.parametrize("make", [lambda: kastor.enable(), lambda: kastor.TelemetryContext()], ids=["on", "off"])
+def test_above_classmethod_and_staticmethod(make):
+    tele = make()
+
+    class Thing:
+        @tele("of.class")
+        @classmethod
+        def of_class(cls):
+            return cls
+
+        @tele("of.nobody")
+        @staticmethod
+        def of_nobody():
+            return 7
+
+    assert (Thing.of_class(), Thing().of_class(), Thing.of_nobody()) == (Thing, Thing, 7)
+
+
+def test_above_a_property_is_refused_while_it_is_on_and_nothing_while_it_is_off():
+    made = property(lambda self: 7)
+    with pytest.raises(TypeError, match="below the decorator that makes the property"):
+        kastor.enable()("a")(made)
+    assert kastor.DISABLED("a")(made) is made
+
+
+def test_a_generator_based_coroutine_can_be_awaited():
+    @types.coroutine
+    def steps():
+        yield
+        return 7
+
+    tele = kastor.enable()
+    decorated = tele("steps")(steps)
+
+    async def main():
+        return await decorated()
+
+    assert run(main()) == 7
+    assert tele.report().scope("steps")["calls"] == 1
+
+
+@pytest.mark.parametrize("is_decorated", [False, True])
+def test_a_generator_exit_that_is_thrown_in_is_the_bodys_to_answer(is_decorated):
+    def body():
+        try:
+            yield 1
+        except GeneratorExit:
+            yield 2
+
+    function = kastor.enable()("body")(body) if is_decorated else body
+    generator = function()
+    assert (next(generator), generator.throw(GeneratorExit())) == (1, 2)
+
+
+def test_the_end_of_the_loop_closes_decorated_asynchronous_generators_without_a_word():
+    quiet("""
+        import asyncio, kastor
+        tele = kastor.enable()
+        @tele("items")
+        async def items():
+            try:
+                for number in range(10): yield number
+            finally:
+                await asyncio.sleep(0.01)
+        async def main():
+            global kept
+            kept = [items() for _ in range(3)]
+            assert [await one.__anext__() for one in kept] == [0] * 3
+        asyncio.run(main())
+        scope = tele.report().scope("items")
+        assert (scope["calls"], scope["errors"]) == (3, 0), scope
+        """)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_interruption_leaves_the_callers_stack_as_it_was(kind):
+    quiet(f"""
+        import asyncio, signal, kastor
+        from kastor._native import _stack
+        class Stop(BaseException): pass
+        def handler(*_): raise Stop
+        signal.signal(signal.SIGALRM, handler)
+        tele = kastor.enable()
+        @tele("rows")
+        {kind} rows():
+            while True: yield 1
+        async def advance_async():
+            async for _ in rows(): pass
+        def advance():
+            for _ in rows(): pass
+        for number in range(400):
+            with tele("outer"):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00002 + number % 97 * 0.000003)
+                    if {kind!r} == "def": advance()
+                    else: advance_async().send(None)
+                except Stop: pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                assert _stack() == [("outer", 0)], _stack()
+        """)

@@ -106,6 +106,23 @@ def test_a_carried_function_can_be_called_many_times_at_once(tele, recorder):
     assert recorder.tree.count(("outer.work", "outer")) == 200
 
 
+def test_a_carried_coroutine_function_runs_under_the_scope(tele, recorder):
+    async def work():
+        with tele("work"):
+            await asyncio.sleep(0)
+
+    with tele("outer"):
+        carried = kastor.carry(work)
+
+    async def main():
+        await asyncio.gather(carried(), carried())
+        with tele("after"):
+            pass
+
+    run(main())
+    assert recorder.tree[1:] == [("outer.work", "outer"), ("outer.work", "outer"), ("after", None)]
+
+
 def test_a_carried_function_passes_its_exception(tele):
     @kastor.carry
     def work():

@@ -167,6 +167,22 @@ def test_a_background_reporter_serves_a_child():
     )
 
 
+def test_a_childs_accounts_begin_at_nothing():
+    quiet(
+        program("""
+        background = kastor.Background(Recorder())
+        tele = kastor.enable(background)
+        for _ in range(100):
+            with tele("parent"):
+                pass
+        assert in_child(lambda: [background.stats()["accepted"], tele.stats()["reporters"][0]["delivered"]]) == [0, 0]
+        assert tele.flush(30) and background.stats()["delivered"] == 100
+        tele.shutdown(5)
+        """),
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+
+
 def test_forks_beside_emitting_threads_never_hang():
     """Python 3.12 warns of any thread at a fork; here the emitting threads are the program's own."""
     quiet(

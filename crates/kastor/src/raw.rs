@@ -270,6 +270,11 @@ pub fn rest(within: Duration) -> bool {
     context::rest(Deadline::after(within))
 }
 
+/// Whether a context was shut down. At exit there is nothing to wait for then.
+pub fn is_shut_down(telemetry: &Telemetry) -> bool {
+    telemetry.is_shut_down()
+}
+
 /// After a fork, in the parent: lets threads start again.
 pub fn wake() {
     context::wake();

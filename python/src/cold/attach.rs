@@ -111,20 +111,31 @@ pub(crate) fn _stack(python: Python<'_>) -> Vec<(String, u32)> {
     }
 }
 
-/// The value of the stack's variable, replaced: for decorated generators, whose flow changes with every resume.
-#[pyfunction]
-pub(crate) fn _swap<'py>(python: Python<'py>, value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    let is_cell = value.get_type_ptr() == cell::TYPE.load(std::sync::atomic::Ordering::Relaxed);
-    // SAFETY: the thread is attached; only cells become the value.
-    unsafe {
-        let old = stack::value();
-        let new = if is_cell { value.as_ptr().cast::<Cell>() } else { std::ptr::null_mut() };
-        if old != new {
-            let mut token = stack::set(new);
+/// The value of the stack's variable.
+pub(super) fn innermost(python: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached; a new reference, or null.
+    unsafe { Bound::from_owned_ptr_or_opt(python, stack::value().cast()) }
+}
+
+/// Replaces the value of the stack's variable, which is a cell or none; returns the old one.
+pub(super) fn swapped(python: Python<'_>, value: Option<Py<PyAny>>) -> Option<Py<PyAny>> {
+    let old = innermost(python);
+    let new = value.as_ref().map_or(std::ptr::null_mut(), Py::as_ptr);
+    if old.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr) != new {
+        // SAFETY: the thread is attached; only cells become the value.
+        unsafe {
+            let mut token = stack::set(new.cast());
             clear(&mut token);
         }
-        Bound::from_owned_ptr_or_opt(python, old.cast())
     }
+    old.map(Bound::unbind)
+}
+
+/// The value of the stack's variable, replaced: for carried coroutines.
+#[pyfunction]
+pub(crate) fn _swap(python: Python<'_>, value: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
+    let is_cell = value.get_type_ptr() == cell::TYPE.load(std::sync::atomic::Ordering::Relaxed);
+    swapped(python, is_cell.then(|| value.clone().unbind()))
 }
 
 /// Wraps a function so that it runs under the scope that is current now, on whatever thread.
@@ -134,6 +145,11 @@ pub(crate) fn carry(function: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let python = function.py();
     match current(python) {
         Some(scope) => {
+            let of_coroutine = python.import("kastor._decorate")?.getattr("carried")?;
+            let made = calls::object(&of_coroutine, (&scope, &function), None)?;
+            if !made.is_none() {
+                return Ok(made);
+            }
             let carried = Carried { function: function.unbind(), scope: scope.unbind() };
             Ok(Bound::new(python, carried)?.into_any())
         }

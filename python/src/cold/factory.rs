@@ -177,7 +177,7 @@ fn build<'py>(given: &Bound<'py, PyTuple>, options: &Options<'_, 'py>) -> PyResu
                         "reporter {name} gets nothing: it has neither record_timing(scope, duration, **metadata) nor \
                          record_metric(scope, value, **metadata)"
                     );
-                    logging::warn(python, &message)?;
+                    logging::warn(python, &message);
                 }
                 of_python.push(PythonReporter::new(owned, timings, metrics));
                 builder

@@ -60,8 +60,12 @@ pub(crate) fn _at_exit(python: Python<'_>) -> PyResult<()> {
     for owned in context::all() {
         // SAFETY: an owned reference to a context.
         let object = unsafe { Bound::from_owned_ptr(python, owned.into_ptr()) };
-        let Some(context) = enabled(&object)? else { continue };
+        // Another copy of this module has contexts of its own kind.
+        let Ok(Some(context)) = enabled(&object) else { continue };
         let telemetry = Telemetry::clone(&context.telemetry);
+        if raw::is_shut_down(&telemetry) {
+            continue;
+        }
         let flush = python.detach(|| telemetry.flush(deadline.remaining()));
         let mut flushed = Flushed::of(&flush);
         reporters::background::flush(python, context, deadline, &mut flushed)?;
@@ -70,7 +74,7 @@ pub(crate) fn _at_exit(python: Python<'_>) -> PyResult<()> {
             python.detach(|| telemetry.shutdown(Duration::ZERO));
         }
         if flushed.pending() > 0 {
-            logging::warn(python, &format!("not delivered at exit: {}", flushed.__str__()))?;
+            logging::warn(python, &format!("not delivered at exit: {}", flushed.__str__()));
         }
     }
     logging::drain(python);
@@ -116,7 +120,7 @@ pub(crate) fn _after_fork_in_child(python: Python<'_>) -> PyResult<()> {
     for owned in context::all() {
         // SAFETY: an owned reference to a context.
         let object = unsafe { Bound::from_owned_ptr(python, owned.into_ptr()) };
-        if let Some(context) = enabled(&object)? {
+        if let Ok(Some(context)) = enabled(&object) {
             context.reporters.iter().for_each(|reporter| reporter.reset());
         }
     }

@@ -9,7 +9,13 @@ use std::{
 };
 
 use log::{Level, Log, Metadata, Record};
-use pyo3::{PyErr, Python, exceptions::PyException, ffi, prelude::*, types::PyDict};
+use pyo3::{
+    PyErr, Python,
+    exceptions::{PyException, PyKeyboardInterrupt},
+    ffi,
+    prelude::*,
+    types::PyDict,
+};
 
 use crate::hot::calls;
 
@@ -67,26 +73,41 @@ impl Log for Bridge {
     fn flush(&self) {}
 }
 
-/// The interpreter, if this thread is attached to it already: nothing here attaches one.
+/// The interpreter, if this thread is attached to it already: nothing here attaches one. `PyGILState_Check` is no help: it
+/// says yes to everybody once the process has had a second interpreter.
 fn attached<'py>() -> Option<Python<'py>> {
-    // SAFETY: both may be asked at any time; only an attached thread goes on.
+    // SAFETY: these may be asked at any time; only an attached thread goes on.
     unsafe {
-        let is_attached = ffi::Py_IsInitialized() != 0 && ffi::PyGILState_Check() != 0;
-        is_attached.then(|| Python::assume_attached())
+        if ffi::Py_IsInitialized() == 0 {
+            return None;
+        }
+        let current = ffi::compat::PyThreadState_GetUnchecked();
+        // On 3.11 that is the state of whichever thread has the lock.
+        let is_own = cfg!(Py_3_12) || current == ffi::PyGILState_GetThisThreadState();
+        (!current.is_null() && is_own).then(|| Python::assume_attached())
     }
 }
 
-/// Calls code of the program; an error that was set before stays set, and one of its own is gone.
+/// Calls code of the program; an error that was set before stays set, and one of its own is gone, but for Ctrl-C, which comes
+/// again as soon as the interpreter looks.
 fn contained<R>(python: Python<'_>, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> Option<R> {
     let before = PyErr::take(python);
-    let answer = f(python).ok();
+    let answer = f(python).inspect_err(|error| {
+        if error.is_instance_of::<PyKeyboardInterrupt>(python) {
+            // SAFETY: may be called at any time.
+            unsafe { ffi::PyErr_SetInterrupt() };
+        }
+    });
+    let answer = answer.ok();
     if let Some(before) = before {
         before.restore(python);
     }
     answer
 }
 
-fn logger<'py>(python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+/// A logger; those of the parts are below `kastor`, so that a program sets one level for all.
+fn logger<'py>(python: Python<'py>, target: &str) -> PyResult<Bound<'py, PyAny>> {
+    let name = target.replace("::", ".").replacen("kastor_", "kastor.", 1);
     calls::object(&python.import("logging")?.getattr("getLogger")?, (name,), None)
 }
 
@@ -127,9 +148,11 @@ pub(crate) fn forget() {
 }
 
 /// Logs a warning.
-pub(crate) fn warn(python: Python<'_>, message: &str) -> PyResult<()> {
-    calls::object(&logger(python, "kastor")?.getattr("warning")?, ("%s", message), None)?;
-    Ok(())
+pub(crate) fn warn(python: Python<'_>, message: &str) {
+    contained(python, |python| {
+        calls::object(&logger(python, "kastor")?.getattr("warning")?, ("%s", message), None)?;
+        Ok(())
+    });
 }
 
 /// Logs a failure, with its traceback or without. Returns what the program's logging raised that is no `Exception`.

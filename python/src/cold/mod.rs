@@ -5,6 +5,7 @@ mod cli;
 pub(crate) mod clock;
 pub(crate) mod contexts;
 pub(crate) mod factory;
+pub(crate) mod flow;
 pub(crate) mod flushed;
 pub(crate) mod lifecycle;
 pub(crate) mod logging;
@@ -28,6 +29,7 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
     scopes::set_up(module)?;
     module.add_class::<attach::Carried>()?;
     module.add_class::<clock::MockClock>()?;
+    module.add_class::<flow::Flow>()?;
     module.add_class::<flushed::Flushed>()?;
     module.add_class::<open_scopes::OpenScope>()?;
     module.add_class::<report::Report>()

@@ -36,6 +36,11 @@ thread_local! {
     static IS_SERVING: Place<bool> = const { Place::new(false) };
 }
 
+/// Whether this thread is inside a reporter.
+pub(crate) fn is_serving() -> bool {
+    IS_SERVING.with(Place::get)
+}
+
 /// An error that was set, put aside while code of the program runs.
 pub(crate) struct KeptError(Option<PyErr>);
 

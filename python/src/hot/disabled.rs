@@ -11,7 +11,10 @@ use std::{
 
 use pyo3::ffi::{self, PyObject};
 
-use super::object::{call_arguments, new_ref, none};
+use super::{
+    object::{call_arguments, new_ref, none},
+    scope::is_function,
+};
 
 /// The object.
 #[repr(C)]
@@ -47,7 +50,7 @@ unsafe extern "C" fn call(
     // SAFETY: called by the vectorcall protocol.
     unsafe {
         let given = ffi::PyVectorcall_NARGS(nargsf) as usize;
-        if given == 1 && keys.is_null() && ffi::PyUnicode_CheckExact(*args) == 0 && ffi::PyCallable_Check(*args) != 0 {
+        if given == 1 && keys.is_null() && ffi::PyUnicode_CheckExact(*args) == 0 && is_function(*args) {
             return new_ref(*args);
         }
         new_ref(object)

@@ -36,7 +36,7 @@ pub(crate) unsafe extern "C" fn call(
         match ffi::PyVectorcall_NARGS(nargsf) {
             0 if keys.is_null() => enter(object.cast()),
             3 if keys.is_null() => exit(object.cast(), *args, *args.add(1)),
-            1 if keys.is_null() && ffi::PyCallable_Check(*args) != 0 => decorate(object, *args),
+            1 if keys.is_null() && is_function(*args) => decorate(object, *args),
             _ => {
                 let message = c"a scope is entered with `with`, or decorates one function";
                 ffi::PyErr_SetString(ffi::PyExc_TypeError, message.as_ptr());
@@ -513,6 +513,15 @@ pub(crate) unsafe fn lose(cell: *mut Cell) {
         drop_extra(cell);
         kept.restore();
     }
+}
+
+/// Whether an object is decorated: a function, or what a class keeps instead of one.
+///
+/// # Safety
+/// The object is alive.
+pub(crate) unsafe fn is_function(object: *mut PyObject) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { ffi::PyCallable_Check(object) != 0 || (*ffi::Py_TYPE(object)).tp_descr_get.is_some() }
 }
 
 #[cold]

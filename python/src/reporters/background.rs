@@ -1,6 +1,6 @@
 //! `kastor.Background`, which is Python: what a flush and the accounts need of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kastor::Deadline;
 use pyo3::{
@@ -12,11 +12,13 @@ use pyo3::{
 
 use crate::{
     cold::flushed::Flushed,
-    hot::{calls, context::Context, value::class_name},
+    hot::{calls, context::Context, deliver::is_serving, value::class_name},
 };
 
 /// Waits for the background reporters of a context; adds to `flushed` what is pending.
 pub(crate) fn flush(python: Python<'_>, context: &Context, deadline: Deadline, flushed: &mut Flushed) -> PyResult<()> {
+    // Called inside a reporter it says what is pending, and waits for nobody.
+    let deadline = if is_serving() { Deadline::after(Duration::ZERO) } else { deadline };
     for reporter in context.reporters.iter() {
         // SAFETY: the context keeps its reporters.
         let object = unsafe { Bound::from_borrowed_ptr(python, reporter.as_ptr()) };

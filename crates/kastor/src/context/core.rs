@@ -197,6 +197,10 @@ impl Context {
         }
     }
 
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.state.load(SeqCst) == SHUT_DOWN
+    }
+
     /// Nothing is taken any more. Returns whether this call ended it.
     pub(super) fn shut_down(&self) -> bool {
         let was = self.state.swap(SHUT_DOWN, SeqCst);
@@ -512,6 +516,10 @@ impl Context {
 
     /// Flushes and drops the rest, counted.
     pub(super) fn flush_at_exit(&self, deadline: Deadline) {
+        if self.is_shut_down() {
+            // It has had its time, and what was pending then is dropped.
+            return;
+        }
         let pending = self.flush(Goal::Delivered, deadline);
         for (worker, pending) in self.workers.iter().zip(pending) {
             if pending > 0 {

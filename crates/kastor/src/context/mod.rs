@@ -188,6 +188,11 @@ impl Telemetry {
         flushed
     }
 
+    /// Whether it was shut down: there is nothing to flush any more.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.context().is_some_and(|context| context.is_shut_down())
+    }
+
     /// The accounts: what was emitted, delivered and dropped, and why.
     pub fn stats(&self) -> Stats {
         self.context().map(|context| context.stats()).unwrap_or_default()

@@ -210,11 +210,17 @@ pub struct Guarded {
     suspension: Suspension,
 }
 
+/// What a reporter is called: its type; of a shared one the type of what is shared.
+fn name_of<R: ?Sized>() -> &'static str {
+    let name = type_name::<R>();
+    name.strip_prefix("alloc::sync::Arc<").and_then(|it| it.strip_suffix('>')).unwrap_or(name)
+}
+
 impl Guarded {
     pub(crate) fn new<R: Reporter>(reporter: R) -> Self {
         Self {
             reporter: Some(Box::new(reporter)),
-            name: type_name::<R>(),
+            name: name_of::<R>(),
             ledger: Ledger::default(),
             failures: AtomicU64::new(0),
             suspensions: AtomicU64::new(0),
