@@ -548,7 +548,8 @@ def test_the_end_of_the_loop_closes_decorated_asynchronous_generators_without_a_
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_an_interruption_leaves_the_callers_stack_as_it_was(kind):
-    quiet(f"""
+    quiet(
+        f"""
         import asyncio, signal, kastor
         from kastor._native import _stack
         class Stop(BaseException): pass
@@ -571,4 +572,7 @@ def test_an_interruption_leaves_the_callers_stack_as_it_was(kind):
                 except Stop: pass
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 assert _stack() == [("outer", 0)], _stack()
-        """)
+        """,
+        # A step that was interrupted before it was awaited.
+        options=("-W", "error", "-W", "ignore::RuntimeWarning"),
+    )
