@@ -102,8 +102,10 @@ def cli() -> int:
 
 @final
 class Context:
-    """An enabled context: `with tele("name", key=value): ...`"""
+    """An enabled context: `with tele("name", key=value): ...`. A copy of it is the context itself."""
 
+    def __copy__(self) -> Context: ...
+    def __deepcopy__(self, memo: Any, /) -> Context: ...
     @property
     def is_enabled(self) -> bool:
         """Whether events are taken at the moment."""
@@ -186,6 +188,8 @@ class DisabledContext:
     """The disabled context: the same interface, and nothing behind it. It is its own scope."""
 
     is_enabled: bool
+    def __copy__(self) -> DisabledContext: ...
+    def __deepcopy__(self, memo: Any, /) -> DisabledContext: ...
     def __call__(self, name: Any, /, **metadata: Any) -> Any:
         """Called with a function, as a decorator, it gives the function; otherwise itself."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import gc
 import itertools
 import weakref
@@ -275,3 +276,11 @@ def test_two_recorders_see_the_same_scopes_when_contexts_interleave():
     with one("a"), two("b"), one("c"):
         pass
     assert left.scopes == ["a.b.c", "a"] and right.scopes == ["a.b.c", "a.b", "a"]
+
+
+@pytest.mark.parametrize("make", [kastor.enable, kastor.TelemetryContext], ids=["on", "off"])
+def test_a_copy_of_what_holds_a_context_holds_the_same_context(make):
+    held = {"tele": make(), "values": [1]}
+    deep, shallow = copy.deepcopy(held), copy.copy(held["tele"])
+    assert deep["tele"] is shallow is held["tele"]
+    assert deep["values"] == [1] and deep["values"] is not held["values"]

@@ -290,6 +290,8 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(switch_scopes, module)?,
         wrap_pyfunction!(record_paths, module)?,
         wrap_pyfunction!(all_reporters, module)?,
+        wrap_pyfunction!(copied, module)?,
+        wrap_pyfunction!(deeply_copied, module)?,
     ];
     let on_enabled = [
         wrap_pyfunction!(describe, module)?,
@@ -310,6 +312,20 @@ pub(crate) fn set_up(module: &Bound<'_, PyModule>) -> PyResult<()> {
         add_method(python, &enabled, &function)?;
     }
     disabled.setattr("is_enabled", false)
+}
+
+/// A copy of a context is the context: configurations that hold one are copied.
+#[pyfunction]
+#[pyo3(name = "__copy__", text_signature = "(self)")]
+fn copied<'py>(this: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+    this
+}
+
+/// A copy of a context is the context.
+#[pyfunction]
+#[pyo3(name = "__deepcopy__", signature = (this, _memo, /), text_signature = "(self, memo, /)")]
+fn deeply_copied<'py>(this: Bound<'py, PyAny>, _memo: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+    this
 }
 
 /// Adds a built-in function to a type so that it binds like a method.
