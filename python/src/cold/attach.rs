@@ -145,7 +145,7 @@ pub(crate) fn carry(function: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let python = function.py();
     match current(python) {
         Some(scope) => {
-            let of_coroutine = python.import("kastor._decorate")?.getattr("carried")?;
+            let of_coroutine = calls::module(python, "kastor._decorate")?.getattr("carried")?;
             let made = calls::object(&of_coroutine, (&scope, &function), None)?;
             if !made.is_none() {
                 return Ok(made);

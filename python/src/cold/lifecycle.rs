@@ -40,9 +40,9 @@ pub(crate) fn register(python: Python<'_>, exit_flush: Option<Duration>) -> PyRe
     if IS_REGISTERED.swap(true, Relaxed) {
         return Ok(());
     }
-    let module = python.import("kastor._native")?;
-    python.import("atexit")?.call_method1("register", (module.getattr("_at_exit")?,))?;
-    let os = python.import("os")?;
+    let module = calls::module(python, "kastor._native")?;
+    calls::module(python, "atexit")?.call_method1("register", (module.getattr("_at_exit")?,))?;
+    let os = calls::module(python, "os")?;
     if os.hasattr("register_at_fork")? {
         let hooks = PyDict::new(python);
         hooks.set_item("before", module.getattr("_before_fork")?)?;
@@ -107,7 +107,7 @@ extern "C" fn wake(_: *mut c_void) -> c_int {
 }
 
 fn is_main_thread(python: Python<'_>) -> PyResult<bool> {
-    let threading = python.import("threading")?;
+    let threading = calls::module(python, "threading")?;
     let nothing = || PyTuple::empty(python);
     let main = calls::object(&threading.getattr("main_thread")?, nothing(), None)?;
     calls::get(&main, intern!(python, "ident"))?.eq(threading.getattr("get_ident")?.call0()?)
@@ -126,7 +126,7 @@ pub(crate) fn _after_fork_in_child(python: Python<'_>) -> PyResult<()> {
     }
     // A process of `multiprocessing` clears its finalizers first, and then asks who wants to be told.
     let Some(util) = loaded(python, "multiprocessing.util")? else { return Ok(()) };
-    let module = python.import("kastor._native")?;
+    let module = calls::module(python, "kastor._native")?;
     util.call_method1("register_after_fork", (&module, module.getattr("_finalize_worker")?))?;
     Ok(())
 }
@@ -143,10 +143,10 @@ fn finalize_worker(python: Python<'_>) -> PyResult<()> {
     if process.call_method0("parent_process")?.is_none() {
         return Ok(());
     }
-    let util = python.import("multiprocessing.util")?;
+    let util = calls::module(python, "multiprocessing.util")?;
     let arguments = PyDict::new(python);
     arguments.set_item("exitpriority", 0)?;
-    let at_exit = python.import("kastor._native")?.getattr("_at_exit")?;
+    let at_exit = calls::module(python, "kastor._native")?.getattr("_at_exit")?;
     let nothing: Bound<'_, PyAny> = python.None().into_bound(python);
     util.call_method("Finalize", PyTuple::new(python, [nothing, at_exit])?, Some(&arguments))?;
     Ok(())

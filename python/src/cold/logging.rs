@@ -108,7 +108,7 @@ fn contained<R>(python: Python<'_>, f: impl FnOnce(Python<'_>) -> PyResult<R>) -
 /// A logger; those of the parts are below `kastor`, so that a program sets one level for all.
 fn logger<'py>(python: Python<'py>, target: &str) -> PyResult<Bound<'py, PyAny>> {
     let name = target.replace("::", ".").replacen("kastor_", "kastor.", 1);
-    calls::object(&python.import("logging")?.getattr("getLogger")?, (name,), None)
+    calls::object(&calls::module(python, "logging")?.getattr("getLogger")?, (name,), None)
 }
 
 fn level_number(level: Level) -> u8 {

@@ -44,8 +44,7 @@ impl OpenScope {
 
 /// All of them, those that have been open longest first.
 pub(crate) fn open_scopes(python: Python<'_>) -> PyResult<Vec<OpenScope>> {
-    let objects =
-        python.import(intern!(python, "gc"))?.call_method0(intern!(python, "get_objects"))?.cast_into::<PyList>()?;
+    let objects = calls::module(python, "gc")?.call_method0(intern!(python, "get_objects"))?.cast_into::<PyList>()?;
     let threads = thread_names(python).unwrap_or_default();
     let class = cell::TYPE.load(std::sync::atomic::Ordering::Relaxed);
     let mut found = Vec::new();
@@ -76,7 +75,7 @@ pub(crate) fn open_scopes(python: Python<'_>) -> PyResult<Vec<OpenScope>> {
 
 fn thread_names(python: Python<'_>) -> PyResult<HashMap<u64, String>> {
     let mut names = HashMap::new();
-    let enumerate = python.import(intern!(python, "threading"))?.getattr(intern!(python, "enumerate"))?;
+    let enumerate = calls::module(python, "threading")?.getattr(intern!(python, "enumerate"))?;
     for thread in calls::object(&enumerate, PyTuple::empty(python), None)?.try_iter()? {
         let thread = thread?;
         if let Ok(id) = calls::get(&thread, intern!(python, "native_id"))?.extract() {

@@ -26,7 +26,7 @@ impl Report {
 
     /// `{"scopes": [...], "metrics": [...]}`; durations in seconds, as the keys say.
     fn as_dict<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        calls::object(&python.import("json")?.getattr("loads")?, (self.report.to_json(),), None)
+        calls::object(&calls::module(python, "json")?.getattr("loads")?, (self.report.to_json(),), None)
     }
 
     /// The figures of the scopes of one path, as in `as_dict`; None if none closed under it.

@@ -63,6 +63,16 @@ pub(crate) unsafe fn method(
     }
 }
 
+/// A module, imported if need be: another thread may be at it.
+pub(crate) fn module<'py>(python: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let name = PyString::new(python, name);
+    // SAFETY: the name is held; the answer is a new reference, or null with an error.
+    unsafe {
+        let module = call!(ffi::PyImport_Import: (name.as_ptr() => *mut PyObject) -> *mut PyObject);
+        Bound::from_owned_ptr_or_err(python, module)
+    }
+}
+
 /// Calls an object.
 pub(crate) fn object<'py>(
     callable: &Bound<'py, PyAny>,

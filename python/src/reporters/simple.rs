@@ -37,7 +37,7 @@ impl SimpleReporter {
     fn print_report(&self, python: Python<'_>) -> PyResult<()> {
         let report = self.reporter.report();
         if report != NOTHING {
-            calls::object(&python.import("builtins")?.getattr("print")?, (report,), None)?;
+            calls::object(&calls::module(python, "builtins")?.getattr("print")?, (report,), None)?;
         }
         Ok(())
     }
