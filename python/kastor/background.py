@@ -49,6 +49,7 @@ class Background:
         self._process = os.getpid()
         self._in_hand = 0
         self._marks = 0
+        self._dropped = 0
         # The thread's alone from here on.
         self._done = 0
         self._left_out = 0
@@ -57,7 +58,6 @@ class Background:
         self._in_a_row = 0
         self._suspensions = 0
         self._suspended_until = None
-        self._dropped = 0
 
     def record_timing(self, scope, duration, /, **metadata):
         """Queues a timing; drops it if there is no room."""
@@ -141,7 +141,8 @@ class Background:
                 self._dropped += 1
             return
         self._queue.put(event)
-        if thread is None:
+        # Asked again: it may have ended meanwhile.
+        if self._thread is None:
             self._ensure_thread()
 
     def _finds_room(self):
@@ -239,9 +240,11 @@ class Background:
     def _may_end(self):
         """Whether nothing waits: then the next event starts another thread."""
         with self._lock:
+            # In this order: what is put meanwhile is seen here, or finds no thread.
+            this, self._thread = self._thread, None
             if self._queue.qsize() == 0:
-                self._thread = None
                 return True
+            self._thread = this
             return False
 
     def _rest(self):

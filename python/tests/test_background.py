@@ -300,3 +300,21 @@ def test_a_reporter_that_flushes_waits_for_nobody():
 def test_a_wait_that_is_no_time_is_refused(wait):
     with pytest.raises(ValueError, match="wait must be"):
         kastor.Background(Failing(), wait=wait)
+
+
+def test_an_event_that_comes_as_the_idle_thread_ends_is_not_left_behind(monkeypatch):
+    monkeypatch.setattr("kastor.background._IDLE_S", 0.0002)
+    background = kastor.Background(Recorder())
+    tele = kastor.enable(background)
+    for number in range(2_000):
+        emit(tele)
+        deadline = time.monotonic() + 0.0001 * (number % 7)
+        while time.monotonic() < deadline:
+            pass
+        if number % 50 == 0:
+            # Nobody flushes: what is left behind would wait for the next event.
+            deadline = time.monotonic() + 30
+            while background.stats()["queued"] and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert background.stats()["queued"] == 0
+    assert tele.flush(30) and background.stats()["delivered"] == 2_000
