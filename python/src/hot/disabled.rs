@@ -11,10 +11,7 @@ use std::{
 
 use pyo3::ffi::{self, PyObject};
 
-use super::{
-    object::{call_arguments, new_ref, none},
-    scope::is_function,
-};
+use super::object::{call_arguments, is_function, new_ref, none};
 
 /// The object.
 #[repr(C)]

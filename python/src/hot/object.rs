@@ -114,6 +114,15 @@ pub(crate) unsafe fn locked<T>(object: *mut PyObject, f: impl FnOnce() -> T) -> 
     }
 }
 
+/// Whether an object is decorated: a function, or what a class keeps instead of one.
+///
+/// # Safety
+/// The object is alive.
+pub(crate) unsafe fn is_function(object: *mut PyObject) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { ffi::PyCallable_Check(object) != 0 || (*ffi::Py_TYPE(object)).tp_descr_get.is_some() }
+}
+
 /// The UTF-8 text of a `str`, if it has one: not with lone surrogates. The text lives as long as the object.
 ///
 /// # Safety

@@ -19,7 +19,7 @@ use super::{
     context::{Context, new_owner, owner},
     deliver,
     keys::{self, Kind},
-    object::{clear, locked, new_ref, none},
+    object::{clear, is_function, locked, new_ref, none},
     stack, value,
 };
 
@@ -513,15 +513,6 @@ pub(crate) unsafe fn lose(cell: *mut Cell) {
         drop_extra(cell);
         kept.restore();
     }
-}
-
-/// Whether an object is decorated: a function, or what a class keeps instead of one.
-///
-/// # Safety
-/// The object is alive.
-pub(crate) unsafe fn is_function(object: *mut PyObject) -> bool {
-    // SAFETY: as the caller says.
-    unsafe { ffi::PyCallable_Check(object) != 0 || (*ffi::Py_TYPE(object)).tp_descr_get.is_some() }
 }
 
 #[cold]
